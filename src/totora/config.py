@@ -1,0 +1,144 @@
+"""Settings: frozen, keyword-only, checked when made. Times are seconds outside, integer nanoseconds inside."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from .errors import ConfigurationError
+from .types import Address, NodeId
+
+__all__ = ["ENTRY_BYTES_MAX", "RANGE_BYTES_MAX", "UDP_BATCH_BYTES_MAX", "Settings", "checked_nodes", "is_loopback"]
+
+ENTRY_BYTES_MAX: Final = 1 << 20
+BATCH_BYTES_MAX: Final = 8 << 20
+UDP_BATCH_BYTES_MAX: Final = 44 << 10
+"""A batch under `udp` travels as base64 in one datagram of at most 64 KiB."""
+
+RANGE_BYTES_MAX: Final = 8 << 20
+"""One answer to an IndexRange holds at most this much."""
+
+
+def checked_nodes(
+    id: NodeId, nodes: Mapping[NodeId, Address] | Iterable[tuple[NodeId, Address]]
+) -> dict[NodeId, Address]:
+    """The members' addresses by id, ascending; ConfigurationError for what cannot be a cluster that holds `id`."""
+    pairs = list(nodes.items()) if isinstance(nodes, Mapping) else list(nodes)
+    checked: dict[NodeId, Address] = {}
+    owners: dict[Address, NodeId] = {}
+    for pair in pairs:
+        try:
+            node, (host, port) = pair
+        except (TypeError, ValueError):
+            raise ConfigurationError(f"nodes are pairs of an id and (host, port), not {pair!r}") from None
+        if not isinstance(node, int) or isinstance(node, bool) or not 0 < node < 1 << 63:
+            raise ConfigurationError(f"a node id is a positive integer, not {node!r}")
+        if not isinstance(host, str) or not host or not isinstance(port, int) or not 0 < port < 65_536:
+            raise ConfigurationError(f"node {node} needs a host and a port from 1 to 65535, not {(host, port)!r}")
+        if node in checked:
+            raise ConfigurationError(f"node {node} is listed twice: give every node an id of its own")
+        if (host, port) in owners:
+            raise ConfigurationError(f"nodes {owners[host, port]} and {node} share the address {host}:{port}")
+        checked[node] = owners_address = (host, port)
+        owners[owners_address] = node
+    if id not in checked:
+        listed = ", ".join(map(str, sorted(checked))) or "none"
+        raise ConfigurationError(f"node {id} is not in nodes (listed: {listed}): add its own address there")
+    return dict(sorted(checked.items()))
+
+
+def is_loopback(host: str) -> bool:
+    """True if `host` names this machine's loopback: what needs no encryption."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _ns(seconds: float) -> int:
+    return round(seconds * 1e9)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What may be tuned; the defaults serve latency and throughput alike.
+
+    heartbeat_s: a leader sends to each follower at least this often.
+    election_min_s, election_max_s: a follower that hears no leader waits a random time between them (section 9.3).
+        Generous by default: a process that embeds a node hogs the interpreter now and then.
+    failover_delay_s: after its link to the leader broke, a follower waits a random time up to this before it asks.
+    request_timeout_s: how long a request waits for its outcome unless the caller says otherwise.
+    segment_bytes: size of the log's files; a multiple of 4 KiB, at least twice the largest batch.
+    """
+
+    heartbeat_s: float = 0.1
+    election_min_s: float = 1.0
+    election_max_s: float = 2.0
+    failover_delay_s: float = 0.03
+    request_timeout_s: float = 5.0
+    handshake_timeout_s: float = 5.0
+    transport: Literal["tcp", "udp"] = "tcp"
+    segment_bytes: int = 32 << 20
+    entry_max_bytes: int = ENTRY_BYTES_MAX
+    batch_max_bytes: int = BATCH_BYTES_MAX
+
+    def __post_init__(self) -> None:
+        def check(holds: bool, why: str) -> None:
+            if not holds:
+                raise ConfigurationError(why)
+
+        check(self.heartbeat_s > 0, "heartbeat_s must be positive")
+        check(
+            self.election_min_s >= 2 * self.heartbeat_s,
+            "election_min_s must be at least twice heartbeat_s, or a late heartbeat starts an election",
+        )
+        check(self.election_max_s > self.election_min_s, "election_max_s must exceed election_min_s, or votes split")
+        check(self.failover_delay_s > 0, "failover_delay_s must be positive")
+        check(self.request_timeout_s > 0, "request_timeout_s must be positive")
+        check(self.handshake_timeout_s > 0, "handshake_timeout_s must be positive")
+        check(self.transport in ("tcp", "udp"), f"transport is 'tcp' or 'udp', not {self.transport!r}")
+        check(0 < self.entry_max_bytes <= ENTRY_BYTES_MAX, f"entry_max_bytes is 1 to {ENTRY_BYTES_MAX:,}")
+        check(
+            self.entry_max_bytes <= self.batch_max_bytes <= BATCH_BYTES_MAX,
+            f"batch_max_bytes lies between entry_max_bytes and {BATCH_BYTES_MAX:,}",
+        )
+        check(
+            self.segment_bytes % 4096 == 0 and self.segment_bytes >= 64 << 10,
+            "segment_bytes must be a multiple of 4,096 and at least 64 KiB",
+        )
+
+    @property
+    def heartbeat_ns(self) -> int:
+        return _ns(self.heartbeat_s)
+
+    @property
+    def election_min_ns(self) -> int:
+        return _ns(self.election_min_s)
+
+    @property
+    def election_max_ns(self) -> int:
+        return _ns(self.election_max_s)
+
+    @property
+    def failover_delay_ns(self) -> int:
+        return _ns(self.failover_delay_s)
+
+    @property
+    def retransmit_ns(self) -> int:
+        """What is unanswered for so long is sent again, where the transport may lose it; 0: it does not."""
+        return 2 * self.heartbeat_ns if self.transport == "udp" else 0
+
+    @property
+    def batch_limit_bytes(self) -> int:
+        """The largest batch that this node's transport carries."""
+        return min(self.batch_max_bytes, UDP_BATCH_BYTES_MAX) if self.transport == "udp" else self.batch_max_bytes
+
+    @property
+    def request_timeout_ns(self) -> int:
+        return _ns(self.request_timeout_s)
+
+    @property
+    def handshake_timeout_ns(self) -> int:
+        return _ns(self.handshake_timeout_s)

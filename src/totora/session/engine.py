@@ -1,0 +1,408 @@
+"""The node without I/O: the core, the schedule of its effects, and the way of each request to the leader and back.
+
+    messages, completions, links, time, requests -> Engine -> Outlet
+
+Whoever drives it (the asyncio node, a simulator, another network's node) carries out what it tells the `Outlet`, reports
+completions, and calls `flush` once per turn after requests came in and `tick` at `deadline`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol, TypeAlias, assert_never
+
+import msgspec
+
+from ..config import Settings
+from ..core import effects as fx
+from ..core import events as ev
+from ..core.batch import Batch
+from ..core.effects import Persist, RequestKey, Send
+from ..core.events import Event
+from ..core.log import Recovered
+from ..core.messages import (
+    Message,
+    Propose,
+    ProposeAccepted,
+    ProposeRejected,
+    ReadAccepted,
+    ReadRejected,
+    RefusalReason,
+    RequestRead,
+)
+from ..core.quorum import Configuration
+from ..core.raft import Raft
+from ..core.roles import Leader
+from ..errors import RaftError
+from ..ports import Clock
+from ..types import LogIndex, NodeId, Random, RoleName, Term
+from .explain import explain
+from .proposals import Appended, Proposals
+from .reads import ReadIndexes
+from .scheduler import Scheduler
+from .tracker import CommitTracker
+
+__all__ = ["RELAYS_MAX", "ClientKey", "Engine", "Outlet"]
+
+RELAYS_MAX: Final = 65_536
+"""Requests of client processes that this node has passed on to the leader and that are not answered."""
+
+ClientKey: TypeAlias = object
+"""Names a connected client process; the driver chooses it."""
+
+_LOCAL: Final = "local"
+
+class _Client:
+    """Wraps a client's key, so that it is never taken for a peer's id."""
+
+    __slots__ = ("key",)
+
+    def __init__(self, key: ClientKey) -> None:
+        self.key = key
+
+
+class Outlet(Protocol):
+    """What the engine wants done. Calls must not call back into the engine."""
+
+    def send(self, peer: NodeId, message: Message) -> None: ...
+
+    def send_client(self, client: ClientKey, message: Message) -> None: ...
+
+    def write(self, group: Sequence[Persist]) -> None:
+        """Make durable; then call `Engine.written`."""
+        ...
+
+    def read_entries(self, effect: fx.ReadEntries) -> None:
+        """Read from storage; then call `Engine.entries_read`."""
+        ...
+
+    def committed(self, commit_index: LogIndex) -> None: ...
+
+    def became(self, role: RoleName, term: Term, leader_id: NodeId | None) -> None: ...
+
+    def reconfigured(self, configuration: Configuration) -> None: ...
+
+
+class Engine:
+    """One node. Not thread-safe: everything happens on the driver's one loop."""
+
+    def __init__(
+        self,
+        id: NodeId,
+        recovered: Recovered,
+        outlet: Outlet,
+        *,
+        settings: Settings,
+        clock: Clock,
+        random: Random,
+        store_id: bytes,
+    ) -> None:
+        self.raft = Raft(
+            id, recovered, settings=settings, random=random, store_id=store_id, now=clock.now_ns()
+        )
+        self._id = id
+        self._settings = settings
+        self._clock = clock
+        self._outlet = outlet
+        self._scheduler = Scheduler()
+        self._tracker: CommitTracker[RequestKey] = CommitTracker()
+        # Numbers start at random: an answer to a former incarnation is never taken for one to this.
+        self._request_id = random.getrandbits(48)
+        self._proposals = Proposals(random, self._next_request_id, settings.batch_limit_bytes)
+        self._reads = ReadIndexes(self._next_request_id)
+        self._relays: dict[int, tuple[_Client, int]] = {}
+        self.linked: set[NodeId] = set()
+        self._target: tuple[Term, NodeId] | None = None
+        self._flushing = False
+
+    def _next_request_id(self) -> int:
+        self._request_id += 1
+        return self._request_id
+
+    # -- what happens
+
+    def message(self, sender: NodeId, message: Message) -> None:
+        """A peer sent this. Raises ProtocolError if no correct peer would."""
+        match message:
+            case Propose():
+                self._propose_for(sender, message)
+            case RequestRead():
+                self._step(ev.ReadRequested((sender, message.request_id)))
+            case ProposeAccepted() | ProposeRejected():
+                self._proposal_answered(message)
+            case ReadAccepted():
+                self._reads.accepted(message.request_id, message.read_index, self.raft.commit_index)
+            case ReadRejected():
+                self._reads.rejected(message.request_id, self._clock.now_ns())
+            case _:
+                self._step(ev.Received(sender, message))
+
+    def client_message(self, client: ClientKey, message: Propose) -> None:
+        """A client process asks to append: any node serves it (DESIGN, sessions)."""
+        origin = _Client(client)
+        target = self._reachable_leader()
+        if target is None:
+            self._refuse((origin, message.request_id), "not_leader")
+        elif target == self._id:
+            self._propose_for(origin, message)
+        elif len(self._relays) >= RELAYS_MAX:
+            self._refuse((origin, message.request_id), "overloaded")
+        else:
+            request_id = self._next_request_id()
+            self._relays[request_id] = origin, message.request_id
+            self._outlet.send(target, msgspec.structs.replace(message, request_id=request_id))
+
+    def link_up(self, peer: NodeId, store_id: bytes) -> None:
+        self.linked.add(peer)
+        self._step(ev.LinkUp(peer, store_id))
+        if self._target is not None and self._target[1] == peer:
+            self._ask_again()
+
+    def link_lost(self, peer: NodeId) -> None:
+        self.linked.discard(peer)
+        self._step(ev.LinkLost(peer))
+        if self._target is not None and self._target[1] == peer:
+            self._ask_again()
+
+    def written(self) -> None:
+        """The group that `Outlet.write` got is on stable storage."""
+        token, sends = self._scheduler.written()
+        for send in sends:
+            self._outlet.send(send.to, send.message)
+        self._step(ev.Persisted(token))
+
+    def entries_read(self, peer: NodeId, batches: tuple[Batch, ...]) -> None:
+        self._step(ev.EntriesRead(peer, batches))
+
+    def deadline(self) -> int:
+        """When `tick` is wanted next, nanoseconds."""
+        wanted = (self.raft.deadline(), self._proposals.deadline(), self._reads.deadline())
+        return min(when for when in wanted if when is not None)
+
+    def tick(self) -> None:
+        now = self._clock.now_ns()
+        if now >= self.raft.deadline():
+            self._step(ev.Tick())
+        self._proposals.expire(now, self._why_waiting)
+        self._reads.expire(now, self._why_waiting)
+        self.flush()
+
+    # -- requests of this process
+
+    def submit(
+        self,
+        payloads: Sequence[bytes],
+        condition: tuple[LogIndex, Term] | None,
+        deadline_ns: int,
+        resolve: Callable[[Appended | RaftError], None],
+    ) -> None:
+        """Append these entries; `resolve` is called once with the outcome. Raises Overloaded. Call `flush` after."""
+        self._proposals.submit(payloads, condition, deadline_ns, resolve)
+
+    def read_index(self, deadline_ns: int, resolve: Callable[[LogIndex | RaftError], None]) -> None:
+        """Confirm, with the leader, an index that a linearizable read must have seen; `resolve` is called once, when it is
+        committed here. Raises Overloaded. Call `flush` after."""
+        self._reads.submit(deadline_ns, resolve)
+
+    def flush(self) -> None:
+        """Hand what waits to the leader, if there is one that can be reached."""
+        if self._flushing:
+            return
+        self._flushing = True
+        try:
+            target = self._reachable_leader()
+            if target is not None:
+                self._flush_to(target)
+        finally:
+            self._flushing = False
+
+    def _flush_to(self, target: NodeId) -> None:
+        now = self._clock.now_ns()
+        for unit in self._proposals.outgoing(now, self.raft.commit_index):
+            call = Propose(
+                unit.request_id,
+                unit.session,
+                unit.sequence,
+                unit.count,
+                unit.opened_at,
+                max(1, self._proposals.patience_ns - now),
+                unit.body,
+                *(unit.condition or (None, None)),
+            )
+            if target == self._id:
+                self._propose_for(_LOCAL, call)
+            else:
+                self._outlet.send(target, call)
+        request_id = self._reads.outgoing(now)
+        if request_id is not None:
+            if target == self._id:
+                self._step(ev.ReadRequested((_LOCAL, request_id)))
+            else:
+                self._outlet.send(target, RequestRead(request_id))
+
+    def _reachable_leader(self) -> NodeId | None:
+        leader_id = self.raft.leader_id
+        return leader_id if leader_id == self._id or leader_id in self.linked else None
+
+    def _why_waiting(self) -> str:
+        return explain(self.raft, self.linked, self._clock.now_ns()) or "the leader did not answer in time"
+
+    # -- proposals at the leader
+
+    def _propose_for(self, origin: object, call: Propose) -> None:
+        key = (origin, call.request_id)
+        if call.remaining_ns <= 0:
+            self._refuse(key, "late")
+            return
+        if len(call.body) > self._settings.batch_limit_bytes:
+            self._refuse(key, "too_large")
+            return
+        condition = None
+        if call.prev_log_index is not None and call.prev_log_term is not None:
+            condition = call.prev_log_index, call.prev_log_term
+        self._step(
+            ev.Proposed(
+                key,
+                call.session,
+                call.sequence,
+                call.count,
+                call.opened_at,
+                call.body,
+                self._clock.wall_ns(),
+                condition,
+            )
+        )
+
+    def _accept(self, key: RequestKey, first_index: LogIndex, term: Term) -> None:
+        raft = self.raft
+        self._answer(key, ProposeAccepted(raft.current_term, raft.leader_id, key[1], first_index, term))
+
+    def _refuse(
+        self, key: RequestKey, reason: RefusalReason, *, appended: bool = False, last: tuple[int, int] = (0, 0)
+    ) -> None:
+        raft = self.raft
+        self._answer(
+            key, ProposeRejected(raft.current_term, raft.leader_id, key[1], reason, appended, *last)
+        )
+
+    def _answer(self, key: RequestKey, response: ProposeAccepted | ProposeRejected) -> None:
+        origin = key[0]
+        if origin is _LOCAL:
+            self._proposal_answered(response)
+        elif isinstance(origin, _Client):
+            self._outlet.send_client(origin.key, response)
+        elif isinstance(origin, int):
+            self._outlet.send(origin, response)
+
+    def _proposal_answered(self, response: ProposeAccepted | ProposeRejected) -> None:
+        relayed = self._relays.pop(response.request_id, None)
+        if relayed is not None:
+            client, request_id = relayed
+            self._outlet.send_client(client.key, msgspec.structs.replace(response, request_id=request_id))
+        elif isinstance(response, ProposeAccepted):
+            self._proposals.accepted(response)
+        else:
+            self._proposals.rejected(response, self._clock.now_ns())
+
+    # -- effects
+
+    def _step(self, event: Event) -> None:
+        for effect in self.raft.step(event, self._clock.now_ns()):
+            self._carry_out(effect)
+        group = self._scheduler.next_group()
+        if group:
+            self._outlet.write(group)
+
+    def _carry_out(self, effect: fx.Effect) -> None:
+        match effect:
+            case Send():
+                if self._scheduler.may_leave(effect):
+                    self._outlet.send(effect.to, effect.message)
+            case Persist():
+                self._scheduler.persist(effect)
+            case fx.Apply():
+                self._committed(effect.commit_index)
+            case fx.Append():
+                if effect.last_index <= self.raft.commit_index:
+                    self._accept(effect.key, effect.first_index, effect.term)
+                else:
+                    self._tracker.appended(effect.key, effect.first_index, effect.last_index, effect.term)
+            case fx.Refused():
+                self._refuse(effect.key, effect.reason, last=(effect.last_index, effect.last_term))
+            case fx.ReadReady():
+                self._read_ready(effect)
+            case fx.ReadRefused():
+                self._read_refused(effect)
+            case fx.ReadEntries():
+                self._outlet.read_entries(effect)
+            case fx.Became():
+                self._became(effect)
+            case fx.Reconfigured():
+                self._outlet.reconfigured(effect.configuration)
+            case _:
+                assert_never(effect)
+
+    def _committed(self, commit_index: LogIndex) -> None:
+        self._outlet.committed(commit_index)
+        for key, first_index, last_index, term in self._tracker.committed(commit_index):
+            if self.raft.log.term_at(last_index) == term:
+                self._accept(key, first_index, term)
+            else:
+                self._refuse(key, "not_leader")
+        self._reads.committed(commit_index)
+
+    def _read_ready(self, effect: fx.ReadReady) -> None:
+        origin, request_id = effect.key
+        if origin is _LOCAL:
+            self._reads.accepted(request_id, effect.read_index, self.raft.commit_index)
+        elif isinstance(origin, int):
+            raft = self.raft
+            self._outlet.send(
+                origin, ReadAccepted(raft.current_term, raft.leader_id, request_id, effect.read_index)
+            )
+
+    def _read_refused(self, effect: fx.ReadRefused) -> None:
+        origin, request_id = effect.key
+        if origin is _LOCAL:
+            self._reads.rejected(request_id, self._clock.now_ns())
+        elif isinstance(origin, int):
+            raft = self.raft
+            self._outlet.send(
+                origin,
+                ReadRejected(
+                    raft.current_term,
+                    raft.leader_id,
+                    request_id,
+                    "overloaded" if effect.overloaded else "not_leader",
+                ),
+            )
+
+    def _became(self, effect: fx.Became) -> None:
+        if not isinstance(self.raft.role, Leader):
+            for key in self._tracker.abandon():
+                self._refuse(key, "not_leader", appended=True)
+        target = None if effect.leader_id is None else (effect.term, effect.leader_id)
+        if target != self._target:
+            self._target = target
+            self._ask_again()
+        self._outlet.became(effect.role, effect.term, effect.leader_id)
+
+    def _ask_again(self) -> None:
+        """Another leader, or another link to it: what was under way may be lost."""
+        relays, self._relays = self._relays, {}
+        for client, request_id in relays.values():
+            self._refuse((client, request_id), "not_leader", appended=True)
+        self._proposals.leader_changed()
+        self._reads.leader_changed()
+        self.flush()
+
+    # -- the end
+
+    def stop(self, cause: BaseException | None) -> None:
+        """Give every request its outcome; nothing else happens any more."""
+        for key in self._tracker.abandon():
+            if key[0] is not _LOCAL:
+                self._refuse(key, "not_leader", appended=True)
+        self._proposals.stop(cause)
+        self._reads.stop(cause)
+

@@ -1,0 +1,43 @@
+"""One sentence for a person: why there is no leader, or why commit does not advance. Pure; looks, changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+
+from ..core.quorum import has_quorum
+from ..core.raft import Raft
+from ..core.roles import Candidate, Leader, PreCandidate
+from ..types import NodeId
+
+__all__ = ["explain"]
+
+
+def explain(raft: Raft, linked: AbstractSet[NodeId], now: int) -> str | None:
+    """What keeps requests from being carried out, as far as this node can tell; None if nothing does."""
+    configuration = raft.configuration
+    voters = configuration.voters | configuration.voters_old
+    reachable = {voter for voter in voters if voter == raft.id or voter in linked}
+    missing = ", ".join(str(voter) for voter in sorted(voters - reachable))
+    if not has_quorum(configuration, reachable.__contains__):
+        return (
+            f"no quorum: {len(reachable)} of {len(voters)} voters reachable from node {raft.id}, node {missing} is not"
+        )
+    match raft.role:
+        case Leader() as leader if raft.commit_index < leader.first_index:
+            return f"node {raft.id} was just elected and has not committed an entry of term {raft.current_term} yet"
+        case Leader() as leader:
+            if raft.commit_index < raft.log.last_index:
+                silent = max(
+                    ((now - progress.contact_ns) / 1e9, peer) for peer, progress in leader.progress.items()
+                ) if leader.progress else None
+                if silent is not None and silent[0] > 1:
+                    return f"commit waits at {raft.commit_index}: node {silent[1]} has not answered for {silent[0]:.1f} s"
+            return None
+        case PreCandidate() | Candidate():
+            return f"no leader: node {raft.id} is asking for votes in term {raft.current_term}"
+        case _ if raft.leader_id is None:
+            return f"no leader is known in term {raft.current_term}: an election is due"
+        case _ if raft.leader_id not in linked:
+            return f"node {raft.leader_id} leads but cannot be reached from node {raft.id}"
+        case _:
+            return None

@@ -1,0 +1,292 @@
+"""The holder of a session: gives each of its requests exactly one outcome, whatever happens to leaders and links.
+
+    submit -> waiting -> a unit, numbered -> handed to the leader -> accepted or refused -> the request's outcome
+                                   ^-------- handed again, unchanged -------'
+
+Requests that wait while others are under way are joined into one unit, encoded once. A unit that was handed over keeps its
+sequence numbers and its bytes for good, so the cluster's session table recognizes it however often it arrives (section 8).
+Members and client processes use this same class.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from ..core.batch import HEADER_BYTES, join_payloads
+from ..core.messages import ProposeAccepted, ProposeRejected
+from ..core.summary import RUNS_MAX
+from ..errors import (
+    LogMismatch,
+    NodeStopped,
+    OutcomeUnknown,
+    Overloaded,
+    RaftError,
+    SessionExpired,
+    Unavailable,
+)
+from ..types import LogIndex, Random, Term
+
+__all__ = ["PENDING_BYTES_MAX", "PENDING_PROPOSALS_MAX", "Appended", "Proposals", "Unit"]
+
+PENDING_PROPOSALS_MAX: Final = 65_536
+PENDING_BYTES_MAX: Final = 64 << 20
+UNITS_IN_FLIGHT_MAX: Final = RUNS_MAX
+"""No more than the cluster remembers of a session."""
+
+RETRY_NS: Final = 5_000_000
+"""What was refused for a passing reason is handed over again after this."""
+
+
+@dataclass(slots=True, frozen=True)
+class Appended:
+    """The entries of a request are committed, the first at `first_index`, all in `term`."""
+
+    first_index: LogIndex
+    term: Term
+
+
+Resolve: TypeAlias = Callable[[Appended | RaftError], None]
+
+
+@dataclass(slots=True)
+class _Request:
+    number: int
+    payloads: Sequence[bytes]
+    size_bytes: int
+    condition: tuple[LogIndex, Term] | None
+    deadline_ns: int
+    resolve: Resolve | None
+
+
+@dataclass(slots=True)
+class Unit:
+    """Requests that travel, and stand in the log, as one batch.
+
+    request_id: of the latest attempt. handed: to the present leader, and not answered yet.
+    """
+
+    session: int
+    sequence: int
+    count: int
+    opened_at: LogIndex
+    body: bytes
+    condition: tuple[LogIndex, Term] | None
+    requests: list[_Request] = field(default_factory=list)
+    request_id: int = 0
+    attempts: int = 0
+    handed: bool = False
+
+    @property
+    def abandoned(self) -> bool:
+        """Nobody waits for it any more; it may still commit."""
+        return all(request.resolve is None for request in self.requests)
+
+
+class Proposals:
+    """One session's requests.
+
+    batch_limit_bytes: the largest batch; whoever submits has checked that a request alone is not larger.
+    """
+
+    def __init__(self, random: Random, next_request_id: Callable[[], int], batch_limit_bytes: int) -> None:
+        self._random = random
+        self._next_request_id = next_request_id
+        self._body_limit_bytes = batch_limit_bytes - HEADER_BYTES
+        self._waiting: deque[_Request] = deque()
+        self._units: deque[Unit] = deque()
+        self._bytes = 0
+        self._pending = 0
+        self._number = 0
+        self._paused_until_ns = 0
+        self._session = 0
+        self._next_sequence = 1
+        self._opened_at: LogIndex = 0
+        self._renew = True
+        self._earliest_ns: int | None = None
+
+    @property
+    def pending(self) -> int:
+        """Requests without an outcome."""
+        return self._pending
+
+    @property
+    def patience_ns(self) -> int:
+        """Until when the units under way are worth carrying out: the latest stands on all before it."""
+        return max((r.deadline_ns for unit in self._units for r in unit.requests), default=0)
+
+    def submit(
+        self,
+        payloads: Sequence[bytes],
+        condition: tuple[LogIndex, Term] | None,
+        deadline_ns: int,
+        resolve: Resolve,
+    ) -> None:
+        """Take a request; `resolve` is called once, later, with its outcome. Raises Overloaded."""
+        if self._pending >= PENDING_PROPOSALS_MAX:
+            raise Overloaded(PENDING_PROPOSALS_MAX)
+        size_bytes = sum(map(len, payloads)) + 4 * len(payloads)
+        if self._pending and self._bytes + size_bytes > PENDING_BYTES_MAX:
+            raise Overloaded(PENDING_BYTES_MAX, "bytes of requests")
+        self._bytes += size_bytes
+        self._pending += 1
+        self._number += 1
+        self._waiting.append(_Request(self._number, payloads, size_bytes, condition, deadline_ns, resolve))
+        if self._earliest_ns is None or deadline_ns < self._earliest_ns:
+            self._earliest_ns = deadline_ns
+
+    # -- handing over
+
+    def outgoing(self, now: int, commit_index: LogIndex) -> list[Unit]:
+        """The units to hand to the leader now, in order; each has a new request_id."""
+        if now < self._paused_until_ns:
+            return []
+        units = []
+        for unit in self._units:
+            if not unit.handed:
+                self._hand(unit)
+                units.append(unit)
+        while self._waiting and self._may_form():
+            unit = self._form(commit_index)
+            self._units.append(unit)
+            self._hand(unit)
+            units.append(unit)
+        return units
+
+    def _hand(self, unit: Unit) -> None:
+        unit.request_id = self._next_request_id()
+        unit.attempts += 1
+        unit.handed = True
+
+    def _may_form(self) -> bool:
+        if not self._units:
+            return True
+        # A condition may fail and leave its numbers free for others: nothing else may be under way with it.
+        barrier = self._waiting[0].condition is not None or self._units[-1].condition is not None
+        return not barrier and not self._renew and len(self._units) < UNITS_IN_FLIGHT_MAX
+
+    def _form(self, commit_index: LogIndex) -> Unit:
+        if self._renew:
+            self._session = self._random.getrandbits(63) or 1
+            self._next_sequence, self._opened_at, self._renew = 1, commit_index, False
+        requests = [self._waiting.popleft()]
+        size_bytes = requests[0].size_bytes
+        condition = requests[0].condition
+        while self._waiting and condition is None and self._waiting[0].condition is None:
+            size_bytes += self._waiting[0].size_bytes
+            if size_bytes > self._body_limit_bytes:
+                break
+            requests.append(self._waiting.popleft())
+        payloads = [payload for request in requests for payload in request.payloads]
+        unit = Unit(
+            self._session,
+            self._next_sequence,
+            len(payloads),
+            self._opened_at,
+            join_payloads(payloads),
+            condition,
+            requests,
+        )
+        self._next_sequence += len(payloads)
+        return unit
+
+    def leader_changed(self) -> None:
+        """Whatever is under way may be lost: hand it to the new leader, from the first unit on."""
+        for unit in self._units:
+            unit.handed = False
+        self._paused_until_ns = 0
+
+    # -- being answered
+
+    def accepted(self, response: ProposeAccepted) -> None:
+        unit = self._find(response.request_id)
+        if unit is None:
+            return
+        self._units.remove(unit)
+        first_index = response.first_index
+        for request in unit.requests:
+            self._finish(request, Appended(first_index, response.entry_term))
+            first_index += len(request.payloads)
+
+    def rejected(self, response: ProposeRejected, now: int) -> None:
+        unit = self._find(response.request_id)
+        if unit is None:
+            return
+        if response.reason == "mismatch":
+            # Nothing of it is in the log and its condition can never hold again, so its numbers are free.
+            self._next_sequence = unit.sequence
+            self._drop(unit, LogMismatch(response.last_index, response.last_term))
+        elif response.reason == "expired":
+            self._expired(unit)
+        else:
+            # Refused for now. What follows it is refused for the gap: all is handed over again, in order.
+            unit.handed = False
+            self._paused_until_ns = now + RETRY_NS
+
+    def _expired(self, unit: Unit) -> None:
+        """The session is forgotten: certainly without effect if this was the only attempt, else that cannot be told."""
+        self._renew = True
+        if unit.attempts > 1:
+            self._drop(unit, SessionExpired("the session was forgotten before the outcome was known"))
+            return
+        self._units.remove(unit)
+        self._waiting = deque(sorted((*unit.requests, *self._waiting), key=lambda request: request.number))
+
+    def _find(self, request_id: int) -> Unit | None:
+        for unit in self._units:
+            if unit.request_id == request_id:
+                return unit
+        return None
+
+    def _drop(self, unit: Unit, error: RaftError) -> None:
+        self._units.remove(unit)
+        for request in unit.requests:
+            self._finish(request, error)
+
+    def _finish(self, request: _Request, outcome: Appended | RaftError) -> None:
+        resolve, request.resolve = request.resolve, None
+        if resolve is not None:
+            self._bytes -= request.size_bytes
+            self._pending -= 1
+            resolve(outcome)
+
+    # -- time
+
+    def deadline(self) -> int | None:
+        """When `expire` is wanted next, or `outgoing` again; None: not for time's sake."""
+        if self._paused_until_ns and (self._units or self._waiting):
+            return min(self._paused_until_ns, self._earliest_ns or self._paused_until_ns)
+        return self._earliest_ns
+
+    def expire(self, now: int, why: Callable[[], str]) -> None:
+        """Give an outcome to every request whose time is over; `why` tells what is missing."""
+        if now >= self._paused_until_ns:
+            self._paused_until_ns = 0
+        if self._earliest_ns is None or now < self._earliest_ns:
+            return
+        for request in [request for request in self._waiting if request.deadline_ns <= now]:
+            self._waiting.remove(request)
+            self._finish(request, Unavailable(why()))
+        for unit in self._units:
+            for request in unit.requests:
+                if request.deadline_ns <= now:
+                    self._finish(request, OutcomeUnknown(f"no answer in time: {why()}; it may still take effect"))
+        if self._units and all(unit.abandoned for unit in self._units):
+            # Nobody waits: stop asking. Later requests go in a session of their own, for this one may have a gap.
+            self._units.clear()
+            self._renew = True
+        deadlines = [request.deadline_ns for request in self._waiting]
+        deadlines += [r.deadline_ns for unit in self._units for r in unit.requests if r.resolve is not None]
+        self._earliest_ns = min(deadlines, default=None)
+
+    def stop(self, cause: BaseException | None) -> None:
+        """The node stops: what was handed over is unknown, the rest never left."""
+        for unit in self._units:
+            for request in unit.requests:
+                self._finish(request, OutcomeUnknown("the node stopped before the outcome was known"))
+        for request in self._waiting:
+            self._finish(request, NodeStopped(cause))
+        self._units.clear()
+        self._waiting.clear()

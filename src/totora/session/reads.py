@@ -1,0 +1,126 @@
+"""Read indexes for those who ask here: many wait, one question goes to the leader (thesis 6.4).
+
+    submit -> waiting -> asked (one question for all that wait) -> confirmed at an index -> committed here -> resolved
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from ..errors import NodeStopped, Overloaded, RaftError, Unavailable
+from ..types import LogIndex
+
+__all__ = ["PENDING_READS_MAX", "ReadIndexes"]
+
+PENDING_READS_MAX: Final = 65_536
+
+RETRY_NS: Final = 5_000_000
+"""A question that was refused is asked again after this."""
+
+Resolve: TypeAlias = Callable[[LogIndex | RaftError], None]
+
+
+@dataclass(slots=True, order=True)
+class _Read:
+    read_index: LogIndex
+    number: int
+    deadline_ns: int = field(compare=False)
+    resolve: Resolve = field(compare=False)
+
+
+class ReadIndexes:
+    """Reads of one node that wait for a read index. A read has no effect, so one that is late is `Unavailable`."""
+
+    def __init__(self, next_request_id: Callable[[], int]) -> None:
+        self._next_request_id = next_request_id
+        self._waiting: list[_Read] = []
+        self._asked: dict[int, list[_Read]] = {}
+        self._confirmed: list[_Read] = []
+        self._pending = 0
+        self._number = 0
+        self._earliest_ns: int | None = None
+        self._paused_until_ns = 0
+
+    def submit(self, deadline_ns: int, resolve: Resolve) -> None:
+        """`resolve` is called once, later, with an index that is committed here and may be read. Raises Overloaded."""
+        if self._pending >= PENDING_READS_MAX:
+            raise Overloaded(PENDING_READS_MAX, "reads")
+        self._pending += 1
+        self._number += 1
+        self._waiting.append(_Read(0, self._number, deadline_ns, resolve))
+        if self._earliest_ns is None or deadline_ns < self._earliest_ns:
+            self._earliest_ns = deadline_ns
+
+    def outgoing(self, now: int) -> int | None:
+        """The id of a question to ask the leader now, for all who wait; None if nobody does."""
+        if not self._waiting or now < self._paused_until_ns:
+            return None
+        request_id = self._next_request_id()
+        self._asked[request_id], self._waiting = self._waiting, []
+        return request_id
+
+    def accepted(self, request_id: int, read_index: LogIndex, commit_index: LogIndex) -> None:
+        """The leader answered; whoever asked waits until this node has committed as much."""
+        for read in self._asked.pop(request_id, ()):
+            read.read_index = read_index
+            insort(self._confirmed, read)
+        self.committed(commit_index)
+
+    def committed(self, commit_index: LogIndex) -> None:
+        while self._confirmed and self._confirmed[0].read_index <= commit_index:
+            read = self._confirmed.pop(0)
+            self._finish(read, read.read_index)
+
+    def rejected(self, request_id: int, now: int) -> None:
+        """Ask again, a little later."""
+        self._paused_until_ns = now + RETRY_NS
+        self._waiting = self._asked.pop(request_id, []) + self._waiting
+
+    def leader_changed(self) -> None:
+        """What was asked may never be answered: ask the new leader."""
+        asked = [read for reads in self._asked.values() for read in reads]
+        self._asked.clear()
+        self._paused_until_ns = 0
+        self._waiting = asked + self._waiting
+
+    def deadline(self) -> int | None:
+        """When `expire` is wanted next, or `outgoing` again; None: not for time's sake."""
+        if self._paused_until_ns and self._waiting:
+            return min(self._paused_until_ns, self._earliest_ns or self._paused_until_ns)
+        return self._earliest_ns
+
+    def expire(self, now: int, why: Callable[[], str]) -> None:
+        """Give an outcome to every read whose time is over; `why` tells what is missing."""
+        if now >= self._paused_until_ns:
+            self._paused_until_ns = 0
+        if self._earliest_ns is None or now < self._earliest_ns:
+            return
+        late: list[_Read] = []
+        remaining: list[_Read] = []
+
+        def keep(reads: list[_Read]) -> list[_Read]:
+            late.extend(read for read in reads if read.deadline_ns <= now)
+            kept = [read for read in reads if read.deadline_ns > now]
+            remaining.extend(kept)
+            return kept
+
+        self._waiting = keep(self._waiting)
+        self._confirmed = keep(self._confirmed)
+        self._asked = {request_id: kept for request_id, reads in self._asked.items() if (kept := keep(reads))}
+        self._earliest_ns = min((read.deadline_ns for read in remaining), default=None)
+        for read in late:
+            self._finish(read, Unavailable(why()))
+
+    def stop(self, cause: BaseException | None) -> None:
+        self.leader_changed()
+        reads, self._waiting = self._waiting + self._confirmed, []
+        self._confirmed = []
+        for read in reads:
+            self._finish(read, NodeStopped(cause))
+
+    def _finish(self, read: _Read, outcome: LogIndex | RaftError) -> None:
+        self._pending -= 1
+        read.resolve(outcome)

@@ -1,0 +1,1 @@
+"""Where entries and promises outlive the process. Files are touched only through the `Disk` port."""
