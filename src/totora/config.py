@@ -10,7 +10,14 @@ from typing import Final, Literal
 from .errors import ConfigurationError
 from .types import Address, NodeId
 
-__all__ = ["ENTRY_BYTES_MAX", "RANGE_BYTES_MAX", "UDP_BATCH_BYTES_MAX", "Settings", "checked_nodes", "is_loopback"]
+__all__ = [
+    "ENTRY_BYTES_MAX",
+    "RANGE_BYTES_MAX",
+    "UDP_BATCH_BYTES_MAX",
+    "Settings",
+    "checked_nodes",
+    "is_loopback",
+]
 
 ENTRY_BYTES_MAX: Final = 1 << 20
 BATCH_BYTES_MAX: Final = 8 << 20
@@ -36,7 +43,9 @@ def checked_nodes(
         if not isinstance(node, int) or isinstance(node, bool) or not 0 < node < 1 << 63:
             raise ConfigurationError(f"a node id is a positive integer, not {node!r}")
         if not isinstance(host, str) or not host or not isinstance(port, int) or not 0 < port < 65_536:
-            raise ConfigurationError(f"node {node} needs a host and a port from 1 to 65535, not {(host, port)!r}")
+            raise ConfigurationError(
+                f"node {node} needs a host and a port from 1 to 65535, not {(host, port)!r}"
+            )
         if node in checked:
             raise ConfigurationError(f"node {node} is listed twice: give every node an id of its own")
         if (host, port) in owners:
@@ -94,7 +103,10 @@ class Settings:
             self.election_min_s >= 2 * self.heartbeat_s,
             "election_min_s must be at least twice heartbeat_s, or a late heartbeat starts an election",
         )
-        check(self.election_max_s > self.election_min_s, "election_max_s must exceed election_min_s, or votes split")
+        check(
+            self.election_max_s > self.election_min_s,
+            "election_max_s must exceed election_min_s, or votes split",
+        )
         check(self.failover_delay_s > 0, "failover_delay_s must be positive")
         check(self.request_timeout_s > 0, "request_timeout_s must be positive")
         check(self.handshake_timeout_s > 0, "handshake_timeout_s must be positive")
@@ -133,7 +145,11 @@ class Settings:
     @property
     def batch_limit_bytes(self) -> int:
         """The largest batch that this node's transport carries."""
-        return min(self.batch_max_bytes, UDP_BATCH_BYTES_MAX) if self.transport == "udp" else self.batch_max_bytes
+        return (
+            min(self.batch_max_bytes, UDP_BATCH_BYTES_MAX)
+            if self.transport == "udp"
+            else self.batch_max_bytes
+        )
 
     @property
     def request_timeout_ns(self) -> int:

@@ -54,7 +54,9 @@ class EntryTooLarge(InvalidRequest):
     """An entry, or all entries of one request together, exceed `limit` bytes once encoded."""
 
     def __init__(self, size_bytes: int, limit: int, what: str = "an entry") -> None:
-        super().__init__(f"{what} of {size_bytes:,} bytes exceeds the limit of {limit:,}: send smaller pieces")
+        super().__init__(
+            f"{what} of {size_bytes:,} bytes exceeds the limit of {limit:,}: send smaller pieces"
+        )
         self.size_bytes = size_bytes
         self.limit = limit
 
@@ -72,7 +74,9 @@ class RangeTooLarge(InvalidRequest):
     """The answer would exceed the limit; ask for the range up to `next_index - 1`, then from `next_index` on."""
 
     def __init__(self, next_index: LogIndex) -> None:
-        super().__init__(f"the range is too large for one answer: ask up to {next_index - 1}, then from {next_index}")
+        super().__init__(
+            f"the range is too large for one answer: ask up to {next_index - 1}, then from {next_index}"
+        )
         self.next_index = next_index
 
 
@@ -109,7 +113,9 @@ class LogMismatch(NotAppended):
     """A conditional append named another entry than the last user's entry, `(last_index, last_term)`, committed."""
 
     def __init__(self, last_index: LogIndex, last_term: Term) -> None:
-        super().__init__(f"the last entry is {last_index} of term {last_term}: read up to it and decide again")
+        super().__init__(
+            f"the last entry is {last_index} of term {last_term}: read up to it and decide again"
+        )
         self.last_index = last_index
         self.last_term = last_term
 

@@ -117,7 +117,11 @@ class Cluster:
                 case Send():
                     self._after[id].append(effect)
                 case fx.ReadEntries(peer, first_index, last_index, _):
-                    found = [b for b in self.disks[id].batches if b.last_index >= first_index and b.first_index <= last_index]
+                    found = [
+                        b
+                        for b in self.disks[id].batches
+                        if b.last_index >= first_index and b.first_index <= last_index
+                    ]
                     self.step(id, ev.EntriesRead(peer, tuple(found)))
                 case fx.Apply(commit_index):
                     self._apply(id, commit_index)
@@ -169,14 +173,18 @@ class Cluster:
         return [bytes(payload) for batch in self.log(id) if batch.kind == 2 for payload in batch.payloads()]
 
     def leaders(self) -> list[int]:
-        return [id for id, node in self.nodes.items() if id not in self.down and isinstance(node.role, Leader)]
+        return [
+            id for id, node in self.nodes.items() if id not in self.down and isinstance(node.role, Leader)
+        ]
 
     def found(self, id: int, kind: type[fx.Effect]) -> list[fx.Effect]:
         return [effect for at, effect in self.other if at == id and isinstance(effect, kind)]
 
     # -- acting
 
-    def deliver(self, wanted: Callable[[Envelope], bool] = lambda envelope: True, *, limit: int = 10_000) -> int:
+    def deliver(
+        self, wanted: Callable[[Envelope], bool] = lambda envelope: True, *, limit: int = 10_000
+    ) -> int:
         """Deliver what is wanted and what follows from it, in order; what is cut or addressed to the dead is lost."""
         delivered = 0
         while delivered < limit:

@@ -141,7 +141,9 @@ class Batch:
         if zlib.crc32(memoryview(data)[4:]) != checksum:
             raise ProtocolError("batch", "checksum does not match")
         if count < 1 or term < 1 or first_index < 1:
-            raise ProtocolError("batch", f"count {count}, term {term}, first index {first_index} must be positive")
+            raise ProtocolError(
+                "batch", f"count {count}, term {term}, first index {first_index} must be positive"
+            )
         return cls(data, fields)
 
     def payloads(self) -> list[memoryview]:

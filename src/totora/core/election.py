@@ -173,7 +173,9 @@ def on_vote_rejected(state: State, sender: NodeId, response: VoteRejected) -> No
     if not isinstance(role, Candidate) or response.term != state.current_term:
         return
     role.votes.refused.add(sender)
-    if not has_quorum(state.configuration, lambda voter: voter not in role.votes.refused and _may_answer(state, voter)):
+    if not has_quorum(
+        state.configuration, lambda voter: voter not in role.votes.refused and _may_answer(state, voter)
+    ):
         # Whoever can be reached refused: a split vote. Ask again soon, at a random time, rather than after a timeout.
         role.deadline_ns = min(role.deadline_ns, _retry_deadline(state))
 

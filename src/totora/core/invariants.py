@@ -28,7 +28,9 @@ def election_safety(leaders: MutableMapping[Term, NodeId], term: Term, leader_id
 
 def leader_append_only(before: Sequence[Batch], after: Sequence[Batch]) -> None:
     """A leader never overwrites or deletes entries in its log; it only appends (section 5.3)."""
-    assert list(after[: len(before)]) == list(before), "Leader Append-Only: a leader changed what its log held"
+    assert list(after[: len(before)]) == list(before), (
+        "Leader Append-Only: a leader changed what its log held"
+    )
 
 
 def log_matching(one: Sequence[Batch], other: Sequence[Batch]) -> None:

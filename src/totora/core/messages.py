@@ -153,7 +153,9 @@ class ProposeAccepted(msgspec.Struct, frozen=True, array_like=True, tag=22):
     entry_term: Term
 
 
-RefusalReason: TypeAlias = Literal["not_leader", "overloaded", "gap", "expired", "mismatch", "late", "too_large"]
+RefusalReason: TypeAlias = Literal[
+    "not_leader", "overloaded", "gap", "expired", "mismatch", "late", "too_large"
+]
 """Why entries were not appended: see `effects.Refused`."""
 
 

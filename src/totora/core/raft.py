@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import assert_never
 
 from ..config import Settings
-from ..errors import ConfigurationError, ProtocolError
 from ..types import LogIndex, NodeId, Random, RoleName, Term
 from . import election, proposals, reads, replication
 from .effects import Apply, Became, Effect, HardState, Reconfigured
@@ -54,7 +53,14 @@ class Raft:
     """
 
     def __init__(
-        self, id: NodeId, recovered: Recovered, *, settings: Settings, random: Random, store_id: bytes, now: int
+        self,
+        id: NodeId,
+        recovered: Recovered,
+        *,
+        settings: Settings,
+        random: Random,
+        store_id: bytes,
+        now: int,
     ) -> None:
         log = RaftLog(recovered)
         self._state = State(

@@ -58,9 +58,9 @@ def advance_reads(state: State, leader: Leader) -> None:
             advance_reads(state, leader)
 
 
-def _is_confirmed(state: State, leader: Leader, round: int) -> bool:
+def _is_confirmed(state: State, leader: Leader, asked_round: int) -> bool:
     return has_quorum(
-        state.configuration, lambda voter: voter == state.id or _acked_round(leader, voter) >= round
+        state.configuration, lambda voter: voter == state.id or _acked_round(leader, voter) >= asked_round
     )
 
 

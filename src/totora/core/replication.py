@@ -93,9 +93,7 @@ def check_quorum(state: State, leader: Leader) -> None:
     since = state.now - state.settings.election_min_ns
 
     def answered(voter: NodeId) -> bool:
-        return voter == state.id or (
-            voter in leader.progress and leader.progress[voter].contact_ns >= since
-        )
+        return voter == state.id or (voter in leader.progress and leader.progress[voter].contact_ns >= since)
 
     if not has_quorum(state.configuration, answered):
         follow(state, state.current_term, None)
@@ -109,9 +107,7 @@ def _send_entries(state: State, leader: Leader, peer: NodeId, progress: Progress
         batches = state.log.batches_from(progress.next_index, APPEND_BYTES_MAX)
         if batches is None:
             progress.reading = True
-            state.emit(
-                ReadEntries(peer, progress.next_index, state.log.durable_index, APPEND_BYTES_MAX)
-            )
+            state.emit(ReadEntries(peer, progress.next_index, state.log.durable_index, APPEND_BYTES_MAX))
             return
         _send_batches(state, leader, peer, progress, tuple(batches))
 
@@ -172,7 +168,9 @@ def on_append_accepted(state: State, sender: NodeId, response: AppendAccepted) -
     if not isinstance(leader, Leader) or response.term != state.current_term or sender not in leader.progress:
         return  # Of an earlier term or leadership: proves nothing about this one.
     if response.match_index > state.log.last_index:
-        raise ProtocolError(sender, f"acknowledges {response.match_index}, the log ends at {state.log.last_index}")
+        raise ProtocolError(
+            sender, f"acknowledges {response.match_index}, the log ends at {state.log.last_index}"
+        )
     progress = leader.progress[sender]
     progress.contact_ns = state.now
     confirmed = response.round > progress.acked_round
@@ -302,7 +300,9 @@ def _check_shape(sender: NodeId, call: AppendEntries) -> None:
         if batch.first_index != next_index or not term <= batch.term <= call.term:
             raise ProtocolError(sender, f"{batch!r} cannot follow entry {next_index - 1} of term {term}")
         if batch.kind not in _KINDS:
-            raise ConfigurationError(f"{batch!r} is of a kind that this version does not know: upgrade this node")
+            raise ConfigurationError(
+                f"{batch!r} is of a kind that this version does not know: upgrade this node"
+            )
         if batch.kind == Kind.CONFIGURATION:
             Configuration.decode(batch.payloads()[0])
         next_index, term = batch.last_index + 1, batch.term

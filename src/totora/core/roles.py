@@ -18,7 +18,16 @@ from ..types import LogIndex, NodeId, Term
 from .effects import RequestKey
 from .progress import Progress
 
-__all__ = ["Candidate", "Follower", "Leader", "PendingRead", "PreCandidate", "Role", "VoteTally", "WaitingCondition"]
+__all__ = [
+    "Candidate",
+    "Follower",
+    "Leader",
+    "PendingRead",
+    "PreCandidate",
+    "Role",
+    "VoteTally",
+    "WaitingCondition",
+]
 
 
 @dataclass(slots=True)

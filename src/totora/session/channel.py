@@ -106,6 +106,9 @@ class Channel(Generic[Req, Resp]):
             self._reads_under_way -= 1
         else:
             self._appends_under_way -= 1
+        return self._release()
+
+    def _release(self) -> bool:
         became_ready = False
         while self._tickets and (head := self._tickets[0].response) is not None:
             self._tickets.popleft()
@@ -119,11 +122,19 @@ class Channel(Generic[Req, Resp]):
         """The sender is closed and everything that it sent has its answer: the node may stop."""
         return self._closed and not self._queued and not self._tickets
 
-    def abandon(self) -> list[Req]:
-        """The node stops: take out what it never took, in order."""
-        queued, self._queued = list(self._queued), deque()
+    @property
+    def wants_node(self) -> bool:
+        """There may be something for the node to take, or it may stop."""
+        return bool(self._queued) or self._closed
+
+    def abandon(self, response: Resp) -> None:
+        """The node stops: `response` is what every request gets that it never took, in its turn."""
         self._closed = True
-        return queued
+        while self._queued:
+            ticket: Ticket[Resp] = Ticket(self._is_read(self._queued.popleft()))
+            ticket.response = response
+            self._tickets.append(ticket)
+        self._release()
 
     # -- the receiver's end
 

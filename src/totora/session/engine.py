@@ -52,6 +52,7 @@ ClientKey: TypeAlias = object
 
 _LOCAL: Final = "local"
 
+
 class _Client:
     """Wraps a client's key, so that it is never taken for a peer's id."""
 
@@ -278,12 +279,15 @@ class Engine:
         self._answer(key, ProposeAccepted(raft.current_term, raft.leader_id, key[1], first_index, term))
 
     def _refuse(
-        self, key: RequestKey, reason: RefusalReason, *, appended: bool = False, last: tuple[int, int] = (0, 0)
+        self,
+        key: RequestKey,
+        reason: RefusalReason,
+        *,
+        appended: bool = False,
+        last: tuple[int, int] = (0, 0),
     ) -> None:
         raft = self.raft
-        self._answer(
-            key, ProposeRejected(raft.current_term, raft.leader_id, key[1], reason, appended, *last)
-        )
+        self._answer(key, ProposeRejected(raft.current_term, raft.leader_id, key[1], reason, appended, *last))
 
     def _answer(self, key: RequestKey, response: ProposeAccepted | ProposeRejected) -> None:
         origin = key[0]
@@ -405,4 +409,3 @@ class Engine:
                 self._refuse(key, "not_leader", appended=True)
         self._proposals.stop(cause)
         self._reads.stop(cause)
-

@@ -19,17 +19,20 @@ def explain(raft: Raft, linked: AbstractSet[NodeId], now: int) -> str | None:
     reachable = {voter for voter in voters if voter == raft.id or voter in linked}
     missing = ", ".join(str(voter) for voter in sorted(voters - reachable))
     if not has_quorum(configuration, reachable.__contains__):
-        return (
-            f"no quorum: {len(reachable)} of {len(voters)} voters reachable from node {raft.id}, node {missing} is not"
-        )
+        return f"no quorum: {len(reachable)} of {len(voters)} voters reachable from node {raft.id}, node {missing} is not"
     match raft.role:
         case Leader() as leader if raft.commit_index < leader.first_index:
             return f"node {raft.id} was just elected and has not committed an entry of term {raft.current_term} yet"
         case Leader() as leader:
             if raft.commit_index < raft.log.last_index:
-                silent = max(
-                    ((now - progress.contact_ns) / 1e9, peer) for peer, progress in leader.progress.items()
-                ) if leader.progress else None
+                silent = (
+                    max(
+                        ((now - progress.contact_ns) / 1e9, peer)
+                        for peer, progress in leader.progress.items()
+                    )
+                    if leader.progress
+                    else None
+                )
                 if silent is not None and silent[0] > 1:
                     return f"commit waits at {raft.commit_index}: node {silent[1]} has not answered for {silent[0]:.1f} s"
             return None

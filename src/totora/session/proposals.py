@@ -272,7 +272,9 @@ class Proposals:
         for unit in self._units:
             for request in unit.requests:
                 if request.deadline_ns <= now:
-                    self._finish(request, OutcomeUnknown(f"no answer in time: {why()}; it may still take effect"))
+                    self._finish(
+                        request, OutcomeUnknown(f"no answer in time: {why()}; it may still take effect")
+                    )
         if self._units and all(unit.abandoned for unit in self._units):
             # Nobody waits: stop asking. Later requests go in a session of their own, for this one may have a gap.
             self._units.clear()

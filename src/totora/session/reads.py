@@ -1,6 +1,6 @@
 """Read indexes for those who ask here: many wait, one question goes to the leader (thesis 6.4).
 
-    submit -> waiting -> asked (one question for all that wait) -> confirmed at an index -> committed here -> resolved
+submit -> waiting -> asked (one question for all that wait) -> confirmed at an index -> committed here -> resolved
 """
 
 from __future__ import annotations
