@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, TypeVar
 
-from ..config import RANGE_BYTES_MAX, Settings
+from ..config import Settings
 from ..core import effects as fx
 from ..core.batch import Batch
 from ..core.effects import Persist
-from ..core.messages import Message
+from ..core.messages import Message, Propose
 from ..core.quorum import Configuration, Member
 from ..core.roles import Leader
 from ..errors import (
@@ -23,36 +22,421 @@ from ..errors import (
     ConfigurationError,
     NodeStopped,
     OutOfRange,
+    ProtocolError,
     RaftError,
-    RangeTooLarge,
 )
-from ..ports import Ports, Timer, Worker
-from ..session.engine import Engine
+from ..ports import Ports, Timer
+from ..session.engine import ClientKey, Engine
 from ..session.explain import explain
 from ..session.proposals import Appended
-from ..storage.identity import Identity
-from ..storage.store import LogStore
 from ..types import Address, LogIndex, NodeId, NodeStatus, PeerStatus, RoleName, Term
+from ..wire.client import ClientMessage
+from ..wire.codec import WireMessage
+from ..wire.handshake import Local, Refusal, hash_of_list
+from .links import Client, Links, PeerLinks
+from .opening import Opened, open_store
+from .reading import LogReader, on_worker
+from .serving import serve
 
 __all__ = ["Runtime"]
 
-READ_CHUNK_BYTES: Final = 1 << 20
-"""Storage is read in pieces of about this size."""
 
-R = TypeVar("R")
+class Runtime:
+    """One incarnation of one node. `start` it once, `stop` it once.
 
+    fingerprint: of the entry type's schema; every member must have the same.
+    """
 
-async def on_worker(worker: Worker, job: Callable[[], R]) -> R:
-    """Await a job on a worker."""
-    future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+    def __init__(
+        self,
+        id: NodeId,
+        nodes: Mapping[NodeId, Address],
+        fingerprint: bytes,
+        ports: Ports,
+        settings: Settings,
+        bind: Address,
+    ) -> None:
+        self._id = id
+        self._nodes = dict(nodes)
+        self._fingerprint = fingerprint
+        self._ports = ports
+        self._clock = ports.clock
+        self._settings = settings
+        self._bind = bind
+        self._opened: Opened | None = None
+        self._links: PeerLinks | None = None
+        self._engine: Engine
+        self._reader: LogReader
+        self._address: Address | None = None
+        self._refusals: dict[NodeId, str] = {}
+        self._list_hash = hash_of_list(nodes)
+        self._timer: Timer | None = None
+        self._timer_ns = 0
+        self._flush_scheduled = False
+        self._open = False
+        self._was_open = False
+        self._cause: BaseException | None = None
+        self._stopping: asyncio.Future[None] | None = None
+        self._ended: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
 
-    def done(result: R | None, error: BaseException | None) -> None:
-        if future.done():
+    # -- life
+
+    async def start(self) -> None:
+        """Open the log and bind the address. Raises ConfigurationError, StorageError; nothing stays open then."""
+        try:
+            await self._start()
+        except BaseException as error:
+            await self._release(error)
+            raise
+
+    async def _start(self) -> None:
+        ports, settings = self._ports, self._settings
+        members = (Member(id, host, port) for id, (host, port) in self._nodes.items())
+        configuration = Configuration(tuple(members), frozenset(self._nodes))
+        opened = self._opened = await on_worker(
+            ports.writer, lambda: open_store(ports, self._id, configuration, self._fingerprint, settings)
+        )
+        recovered = await on_worker(ports.writer, opened.store.recover)
+        if recovered.largest_batch_bytes > settings.batch_limit_bytes:
+            raise ConfigurationError(
+                f"the log holds a batch of {recovered.largest_batch_bytes:,} bytes, {settings.transport} carries "
+                f"{settings.batch_limit_bytes:,}: start this node with transport 'tcp'"
+            )
+        self._engine = Engine(
+            self._id,
+            recovered,
+            self,
+            settings=settings,
+            clock=self._clock,
+            random=ports.random,
+            store_id=opened.store_id,
+        )
+        self._reader = LogReader(self._engine.raft.log, opened.store, ports.reader, self.fail)
+        self._links = Links(ports, settings, self)
+        try:
+            self._address = await self._links.start(self._bind)
+        except OSError as error:
+            host, port = self._bind
+            raise ConfigurationError(
+                f"cannot listen on {host}:{port}: {error.strerror or error}; does another node run there?"
+            ) from error
+        self._open = self._was_open = True
+        self._log("info", "started", address=f"{self._address[0]}:{self._address[1]}", **self._described(opened))
+        if opened.volatile:
+            self._log("warning", "volatile", remedy="pass data_dir to keep the log")
+        self._links.set_peers({id: address for id, address in self._nodes.items() if id != self._id})
+        self._arm()
+
+    def _described(self, opened: Opened) -> dict[str, object]:
+        raft = self._engine.raft
+        return {
+            "incarnation": opened.incarnation,
+            "term": raft.current_term,
+            "last_index": raft.log.last_index,
+            "commit_index": raft.commit_index,
+        }
+
+    def _log(self, level: str, event: str, **fields: object) -> None:
+        self._ports.log(level, event, {"node": self._id, **fields})
+
+    async def stop(self) -> None:
+        if self._ended.done():
             return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)  # type: ignore[arg-type]  # a job that returns None has R = None
+        self._fail(None)
+        if self._stopping is None:
+            self._stopping = asyncio.ensure_future(self._release(self._cause))
+        await asyncio.shield(self._stopping)
 
-    worker.submit(job, done)
-    return await future
+    def fail(self, cause: BaseException) -> None:
+        """This node must not go on: `cause` says why."""
+        if self._open:
+            self._log("error", "failed", cause=str(cause) or type(cause).__name__)
+        self._fail(cause)
+        if self._stopping is None and not self._ended.done():
+            self._stopping = asyncio.ensure_future(self._release(cause))
+
+    def _fail(self, cause: BaseException | None) -> None:
+        if not self._open:
+            return
+        self._open, self._cause = False, cause
+        if self._timer is not None:
+            self._timer.cancel()
+        self._engine.stop(cause)
+
+    async def _release(self, cause: BaseException | None) -> None:
+        """Close everything that was opened; the log last, with the mark of a clean end unless the disk failed."""
+        if self._links is not None:
+            self._links.close()
+        if self._opened is not None:
+            if self._was_open:
+                await self._reader.finish()
+            try:
+                await on_worker(self._ports.writer, self._opened.close)
+            except (OSError, RaftError) as error:
+                self._log("error", "not_closed", cause=str(error))
+        self._ports.writer.close()
+        self._ports.reader.close()
+        if not self._ended.done():
+            if self._was_open:
+                self._log("info", "stopped")
+            self._ended.set_result(cause)
+
+    async def stopped(self) -> BaseException | None:
+        return await asyncio.shield(self._ended)
+
+    # -- requests
+
+    def submit(
+        self,
+        payloads: Sequence[bytes],
+        condition: tuple[LogIndex, Term] | None,
+        timeout_s: float | None,
+        resolve: Callable[[Appended | RaftError], None],
+    ) -> None:
+        self._check_open()
+        self._engine.submit(payloads, condition, self.deadline_ns(timeout_s), resolve)
+        self._flush_soon()
+
+    async def read_index(self, timeout_s: float | None) -> LogIndex:
+        future: asyncio.Future[LogIndex] = asyncio.get_running_loop().create_future()
+
+        def resolve(outcome: LogIndex | RaftError) -> None:
+            if future.done():
+                return
+            if isinstance(outcome, RaftError):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+        self.confirm_read(timeout_s, resolve)
+        return await future
+
+    def status(self) -> NodeStatus:
+        self._check_open()
+        return describe(self._engine, self._opened_now(), self._refusals, self._clock.now_ns())
+
+    @property
+    def address(self) -> Address:
+        if self._address is None:
+            raise NodeStopped(self._cause)
+        return self._address
+
+    def confirm_read(
+        self, timeout_s: float | None, confirmed: Callable[[LogIndex | RaftError], None]
+    ) -> None:
+        self._check_open()
+        self._engine.read_index(self.deadline_ns(timeout_s), confirmed)
+        self._flush_soon()
+
+    def read_range(
+        self,
+        start: LogIndex,
+        end: LogIndex,
+        timeout_s: float | None,
+        loaded: Callable[[list[Batch] | RaftError], None],
+    ) -> None:
+        """Load the batches that hold `start` to `end`, linearizably; `loaded` is called once."""
+
+        def confirmed(outcome: LogIndex | RaftError) -> None:
+            raft = self._engine.raft
+            if isinstance(outcome, RaftError):
+                loaded(outcome)
+            elif end > raft.commit_index:
+                loaded(OutOfRange(raft.log.first_index, raft.commit_index))
+            elif start < raft.log.first_index:
+                loaded(Compacted(raft.log.first_index))
+            else:
+                self._reader.load(start, end, loaded)
+
+        self.confirm_read(timeout_s, confirmed)
+
+    async def load_page(self, start: LogIndex, end: LogIndex) -> tuple[list[Batch], LogIndex]:
+        """Batches that hold committed entries from `start`, up to `end` or 8 MiB; and the index to go on at."""
+        self._check_open()
+        return await self._reader.page(start, end)
+
+    def deadline_ns(self, timeout_s: float | None) -> int:
+        settings = self._settings
+        timeout_ns = settings.request_timeout_ns if timeout_s is None else round(timeout_s * 1e9)
+        return self._clock.now_ns() + timeout_ns
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise NodeStopped(self._cause)
+
+    def _flush_soon(self) -> None:
+        """Requests of one turn of the loop travel together."""
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._clock.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_scheduled = False
+        self._guard(self._engine.flush)
+
+    # -- what happens, told to the engine
+
+    def _guard(self, happened: Callable[[], None]) -> None:
+        """Let the engine handle something; what no correct node meets stops this one rather than going on wrong."""
+        if not self._open:
+            return
+        try:
+            happened()
+        except ProtocolError:
+            raise
+        except Exception as error:
+            self.fail(error)
+        else:
+            self._arm()
+
+    def _arm(self) -> None:
+        """Keep one timer, never later than the engine's deadline; an early one only looks again."""
+        when = self._engine.deadline()
+        if self._timer is None or when < self._timer_ns:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_ns = when
+            self._timer = self._clock.call_at(when, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        if self._clock.now_ns() >= self._engine.deadline():
+            self._guard(self._engine.tick)
+        elif self._open:
+            self._arm()
+
+    # -- Outlet: what the engine wants done
+
+    def send(self, peer: NodeId, message: Message) -> None:
+        if self._links is not None:
+            self._links.send(peer, message)
+
+    def send_client(self, client: ClientKey, message: Message) -> None:
+        if self._links is not None and isinstance(client, Client):
+            self._links.send_client(client, message)
+
+    def write(self, group: Sequence[Persist]) -> None:
+        store = self._opened_now().store
+        self._ports.writer.submit(lambda: store.write(group), self._written)
+
+    def _written(self, _: None, error: BaseException | None) -> None:
+        if error is not None:
+            self.fail(error)
+        else:
+            self._guard(self._engine.written)
+
+    def read_entries(self, effect: fx.ReadEntries) -> None:
+        store = self._opened_now().store
+
+        def done(batches: list[Batch] | None, error: BaseException | None) -> None:
+            if error is not None:
+                self.fail(error)
+            elif batches is not None:
+                self._guard(lambda: self._engine.entries_read(effect.peer, tuple(batches)))
+
+        self._ports.reader.submit(
+            lambda: store.read(effect.first_index, effect.last_index, effect.max_bytes), done
+        )
+
+    def committed(self, commit_index: LogIndex) -> None:
+        """Nothing is applied here: a log without a state machine is its own state."""
+
+    def became(self, role: RoleName, term: Term, leader_id: NodeId | None) -> None:
+        self._log("info", f"became_{role.replace('-', '_')}", term=term, leader=leader_id)
+
+    def reconfigured(self, configuration: Configuration) -> None:
+        """The log says who is a member: a link that it no longer allows is cut, after this step."""
+        self._clock.call_soon(self._recheck)
+
+    def _recheck(self) -> None:
+        if self._open and self._links is not None:
+            self._links.recheck()
+
+    def _opened_now(self) -> Opened:
+        if self._opened is None:
+            raise NodeStopped(self._cause)
+        return self._opened
+
+    # -- Observer: what the links report
+
+    def local(self) -> Local:
+        opened, raft = self._opened_now(), self._engine.raft
+        return Local(
+            self._id,
+            opened.store_id,
+            opened.incarnation,
+            self._fingerprint,
+            self._list_hash,
+            self._nodes[self._id],
+            raft.configuration,
+            raft.commit_index,
+        )
+
+    def link_up(self, peer: NodeId, store_id: bytes) -> None:
+        self._refusals.pop(peer, None)
+        self._log("info", "link_up", peer=peer)
+        self._guard(lambda: self._engine.link_up(peer, store_id))
+
+    def link_lost(self, peer: NodeId) -> None:
+        self._log("info", "link_lost", peer=peer)
+        self._guard(lambda: self._engine.link_lost(peer))
+
+    def received(self, peer: NodeId, message: Message) -> None:
+        self._guard(lambda: self._engine.message(peer, message))
+
+    def client_received(self, client: Client, message: WireMessage) -> None:
+        if self._open:
+            serve(self, client, message)
+
+    def client_lost(self, client: Client) -> None:
+        """Its requests go on; their answers have nowhere to go."""
+
+    def refused(self, peer: NodeId, refusal: Refusal) -> None:
+        self._refusals[peer] = refusal.text
+
+    # -- Served: what clients ask
+
+    def propose_for(self, client: Client, message: Propose) -> None:
+        self._guard(lambda: self._engine.client_message(client, message))
+
+    def reply(self, client: Client, message: ClientMessage) -> None:
+        if self._links is not None:
+            self._links.send_client(client, message)
+
+
+def describe(engine: Engine, opened: Opened, refusals: Mapping[NodeId, str], now: int) -> NodeStatus:
+    """A report of a node's state."""
+    raft = engine.raft
+    role = raft.role
+    peers = []
+    for member in raft.configuration.members:
+        if member.id == raft.id:
+            continue
+        progress = role.progress.get(member.id) if isinstance(role, Leader) else None
+        peers.append(
+            PeerStatus(
+                id=member.id,
+                address=f"{member.host}:{member.port}",
+                linked=member.id in engine.linked,
+                match_index=None if progress is None else progress.match_index,
+                silent_s=None if progress is None else (now - progress.contact_ns) / 1e9,
+                refused=refusals.get(member.id),
+            )
+        )
+    cluster_id = raft.configuration.cluster_id
+    return NodeStatus(
+        id=raft.id,
+        role=raft.role_name,
+        term=raft.current_term,
+        leader=raft.leader_id,
+        last_index=raft.log.last_index,
+        commit_index=raft.commit_index,
+        applied_index=raft.commit_index,
+        durable_index=raft.log.durable_index,
+        cluster_id=None if cluster_id is None else cluster_id.hex(),
+        store_id=opened.store_id.hex(),
+        incarnation=opened.incarnation,
+        volatile=opened.volatile,
+        peers=tuple(peers),
+        why=explain(raft, engine.linked, now),
+    )

@@ -132,7 +132,8 @@ class _Pair(Generic[T]):
             return
         started(None)
         stopped = asyncio.ensure_future(node.stopped())
-        await asyncio.wait([self._done, stopped], return_when=asyncio.FIRST_COMPLETED)
+        ends: list[asyncio.Future[Any]] = [self._done, stopped]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         cause = stopped.result() if stopped.done() else None
         await node.stop()
         stopped.cancel()

@@ -1,0 +1,12 @@
+"""All figures, short: `python -m bench`."""
+
+from __future__ import annotations
+
+import sys
+
+from bench import commit, failover, stability
+
+if __name__ == "__main__":
+    commit.main(["--seconds", "1.5"])
+    failover.main(["--trials", "5"])
+    sys.exit(stability.main(["--minutes", "0.25"]))

@@ -1,0 +1,146 @@
+"""Node processes on loopback with their data on a real disk: started, asked, killed and stopped by a measurement."""
+
+from __future__ import annotations
+
+import json
+import queue
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+__all__ = ["Cluster", "Worker", "running"]
+
+ANSWER_S: Final = 60.0
+"""How long an answer may take, beyond what a command takes by itself: only a hang gets there."""
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+
+Answer: TypeAlias = dict[str, Any]
+
+
+class Worker:
+    """One node's process."""
+
+    def __init__(self, id: int, nodes: dict[int, tuple[str, int]], data_dir: Path) -> None:
+        self.id = id
+        setup = {"id": id, "nodes": nodes, "data_dir": str(data_dir)}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "bench.worker", json.dumps(setup)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None, "stdout is a pipe"
+        for line in self.process.stdout:
+            self._lines.put(line)
+        self._lines.put(b"")
+
+    def answer(self, timeout_s: float = ANSWER_S) -> Answer:
+        """The next line; TimeoutError, or RuntimeError if the process has ended."""
+        try:
+            line = self._lines.get(timeout=timeout_s)
+        except queue.Empty:
+            raise TimeoutError(f"node {self.id} did not answer within {timeout_s:.0f} s") from None
+        if not line:
+            raise RuntimeError(f"node {self.id} has ended with code {self.process.wait()}")
+        answer: Answer = json.loads(line)
+        return answer
+
+    def tell(self, do: str, **fields: object) -> None:
+        assert self.process.stdin is not None, "stdin is a pipe"
+        self.process.stdin.write(json.dumps({"do": do, **fields}).encode() + b"\n")
+        self.process.stdin.flush()
+
+    def ask(self, do: str, *, seconds: float = 0.0, **fields: object) -> Answer:
+        self.tell(do, seconds=seconds, **fields)
+        return self.answer(ANSWER_S + seconds)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        """Let it end by itself; kill it if it does not."""
+        if self.process.stdin is not None:
+            try:
+                self.process.stdin.close()
+            except BrokenPipeError:
+                pass
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+class Cluster:
+    """Workers by id."""
+
+    def __init__(self, count: int, folder: Path) -> None:
+        self.folder = folder
+        self.nodes = {id: ("127.0.0.1", port) for id, port in enumerate(free_ports(count), 1)}
+        self.workers: dict[int, Worker] = {}
+
+    def start(self, id: int) -> Worker:
+        self.workers[id] = worker = Worker(id, self.nodes, self.folder / f"node{id}")
+        return worker
+
+    def start_all(self) -> None:
+        for id in self.nodes:
+            self.start(id)
+        for worker in self.workers.values():
+            worker.answer()
+
+    def leader(self, timeout_s: float = 30.0) -> Worker:
+        """The node that leads and whose no-op is committed, once every other one knows it."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            statuses = {id: worker.ask("status") for id, worker in self.workers.items()}
+            leaders = {status["leader"] for status in statuses.values()}
+            if len(leaders) == 1 and (id := leaders.pop()) in self.workers:
+                status = statuses[id]
+                if status["role"] == "leader" and status["commit_index"] == status["last_index"]:
+                    return self.workers[id]
+            time.sleep(0.02)
+        raise TimeoutError(f"no leader within {timeout_s:.0f} s")
+
+    def stop(self) -> None:
+        for worker in self.workers.values():
+            if worker.process.stdin is not None:
+                try:
+                    worker.process.stdin.close()
+                except BrokenPipeError:
+                    pass
+        for worker in self.workers.values():
+            worker.stop()
+
+
+@contextmanager
+def running(count: int, folder: Path) -> Iterator[Cluster]:
+    """A started cluster of `count` nodes; stopped at the end, whatever happens."""
+    cluster = Cluster(count, folder)
+    try:
+        cluster.start_all()
+        yield cluster
+    finally:
+        cluster.stop()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now, below those that outgoing connections take."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports

@@ -1,0 +1,108 @@
+"""The real disk: one data directory on a file system."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+__all__ = ["RealDisk"]
+
+_SYNC = getattr(os, "fdatasync", os.fsync)
+_IOV_MAX = 1024
+
+
+class RealFile:
+    """`ports.File` on a descriptor."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def pread(self, size_bytes: int, offset: int) -> bytes:
+        pieces = []
+        while size_bytes > 0 and (piece := os.pread(self._descriptor, size_bytes, offset)):
+            pieces.append(piece)
+            offset += len(piece)
+            size_bytes -= len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def pwrite(self, parts: Sequence[bytes | memoryview], offset: int) -> None:
+        data = memoryview(parts[0] if len(parts) == 1 else b"".join(parts))
+        while data:
+            written = os.pwrite(self._descriptor, data, offset)
+            data, offset = data[written:], offset + written
+
+    def sync(self) -> None:
+        _SYNC(self._descriptor)
+
+    def size(self) -> int:
+        return os.fstat(self._descriptor).st_size
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+class _FlockLock:
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        os.close(self._descriptor)
+
+
+class RealDisk:
+    """`ports.Disk` on a directory of the file system."""
+
+    def __init__(self, path: str) -> None:
+        self._path = os.path.abspath(path)
+
+    @property
+    def path(self) -> str:
+        return self._path
+
+    def prepare(self) -> None:
+        made = []
+        path = self._path
+        while not os.path.isdir(path):
+            made.append(path)
+            path = os.path.dirname(path)
+        for folder in reversed(made):
+            os.mkdir(folder, 0o700)
+            _sync_dir(os.path.dirname(folder))
+
+    def list(self) -> list[str]:
+        return sorted(os.listdir(self._path))
+
+    def open(self, name: str, *, create: bool = False) -> RealFile:
+        flags = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+        if create:
+            flags |= os.O_CREAT | os.O_EXCL
+        return RealFile(os.open(os.path.join(self._path, name), flags, 0o600))
+
+    def rename(self, old: str, new: str) -> None:
+        os.replace(os.path.join(self._path, old), os.path.join(self._path, new))
+
+    def remove(self, name: str) -> None:
+        os.unlink(os.path.join(self._path, name))
+
+    def sync_dir(self) -> None:
+        _sync_dir(self._path)
+
+    def lock(self, name: str) -> _FlockLock:
+        import fcntl
+
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+        descriptor = os.open(os.path.join(self._path, name), flags, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            raise
+        return _FlockLock(descriptor)
+
+
+def _sync_dir(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,163 @@
+"""Node processes on this machine, each with a data directory of its own: started, watched, killed, stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from ..types import Address, NodeId, NodeStatus
+from .demo_node import Setup
+
+__all__ = ["LocalCluster", "NodeFailed", "NodeProcess", "free_addresses"]
+
+STOP_S: Final = 10.0
+"""How long a node may take to close its log; only a hang gets there."""
+
+_STATUS: Final = msgspec.json.Decoder(NodeStatus)
+
+
+class NodeFailed(Exception):
+    """A node's process ended although nobody asked it to; `str()` holds its last words."""
+
+
+class NodeProcess:
+    """One node's process and what it said last. `status` is None until it runs, and once it is dead."""
+
+    def __init__(self, setup: Setup, process: asyncio.subprocess.Process) -> None:
+        self.id = setup.id
+        self.setup = setup
+        self.status: NodeStatus | None = None
+        self.last_words = ""
+        self._process = process
+        self._changed = asyncio.Event()
+        self._watching = asyncio.ensure_future(self._watch())
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process.returncode is None and not self._watching.done()
+
+    async def _watch(self) -> None:
+        assert self._process.stdout is not None and self._process.stderr is not None, "both are pipes"
+        errors = asyncio.ensure_future(self._process.stderr.read())
+        async for line in self._process.stdout:
+            self.status = _STATUS.decode(line)
+            self._changed.set()
+        self.last_words = (await errors).decode(errors="replace").strip()
+        await self._process.wait()
+        self._changed.set()
+
+    async def changed(self) -> None:
+        """Wait until it says something; raises NodeFailed if it has ended."""
+        if not self.running:
+            raise NodeFailed(f"node {self.id} has ended: {self.last_words or 'it said nothing'}")
+        self._changed.clear()
+        await self._changed.wait()
+
+    async def kill(self) -> None:
+        """SIGKILL."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        await self._watching
+        self.status = None
+
+    async def stop(self) -> bool:
+        """Let it close its log and end; True if it ended cleanly, else it is killed."""
+        assert self._process.stdin is not None, "stdin is a pipe"
+        self._process.stdin.close()
+        try:
+            await asyncio.wait_for(asyncio.shield(self._watching), STOP_S)
+        except TimeoutError:
+            await self.kill()
+        return self._process.returncode == 0
+
+
+class LocalCluster:
+    """Nodes by id. Whoever makes one calls `stop` at the end, whatever happened."""
+
+    def __init__(self, nodes: dict[NodeId, Address], folder: Path, segment_bytes: int) -> None:
+        self.nodes = nodes
+        self.folder = folder
+        self.processes: dict[NodeId, NodeProcess] = {}
+        self._segment_bytes = segment_bytes
+
+    def data_dir(self, id: NodeId) -> Path:
+        return self.folder / f"node-{id}"
+
+    async def start(self, id: NodeId) -> NodeProcess:
+        """Start a process and wait for its first word. Raises NodeFailed."""
+        setup = Setup(
+            id=id, nodes=self.nodes, data_dir=str(self.data_dir(id)), segment_bytes=self._segment_bytes
+        )
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "totora.cli.demo_node",
+            msgspec.json.encode(setup).decode(),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for the one who started it
+        )
+        self.processes[id] = node = NodeProcess(setup, process)
+        while node.status is None:
+            await node.changed()
+        return node
+
+    async def start_all(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for id in self.nodes:
+                tasks.create_task(self.start(id))
+
+    def statuses(self) -> Iterator[NodeStatus]:
+        for process in self.processes.values():
+            if process.running and process.status is not None:
+                yield process.status
+
+    def leader(self) -> NodeProcess | None:
+        """The one that says it leads, in the highest term."""
+        leading = [status for status in self.statuses() if status.role == "leader"]
+        return self.processes[max(leading, key=lambda status: status.term).id] if leading else None
+
+    async def caught_up(self, id: NodeId) -> None:
+        """Wait until a node has committed what its leader had committed when asked. Raises NodeFailed."""
+        process = self.processes[id]
+        goal: int | None = None
+        while True:
+            await process.changed()
+            if goal is None and (leader := self.leader()) is not None and leader.status is not None:
+                goal = leader.status.commit_index
+            if goal is not None and process.status is not None and process.status.commit_index >= goal:
+                return
+
+    async def agreed(self) -> None:
+        """Wait until all nodes run, have committed all that stands in their logs, and have the same last index."""
+        while True:
+            statuses = list(self.statuses())
+            ends = {index for status in statuses for index in (status.last_index, status.commit_index)}
+            if len(statuses) == len(self.nodes) and len(ends) == 1:
+                return
+            await asyncio.gather(*(process.changed() for process in self.processes.values()))
+
+    async def stop(self) -> list[NodeId]:
+        """Stop all that run; returns those that did not end cleanly."""
+        stopping = [process for process in self.processes.values() if process.running]
+        clean = await asyncio.gather(*(process.stop() for process in stopping))
+        return [process.id for process, good in zip(stopping, clean, strict=True) if not good]
+
+
+def free_addresses(count: int) -> dict[NodeId, Address]:
+    """Addresses on loopback that nobody listens on now, for nodes 1 to `count`."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return {id: ("127.0.0.1", each.getsockname()[1]) for id, each in enumerate(sockets, 1)}

@@ -1,0 +1,80 @@
+"""Frames on a byte stream: a length, a header with its checksum, a blob.
+
+offset  size  field
+0       4     length         of header and blob together
+4       4     header_length
+8       4     checksum       zlib.crc32 of the header; the blob's batches have checksums of their own
+12            header, blob
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from ..config import BATCH_BYTES_MAX
+from ..errors import ProtocolError
+
+__all__ = ["FRAME_BYTES_MAX", "HANDSHAKE_BYTES_MAX", "FrameReader", "frame"]
+
+_PREFIX: Final = struct.Struct("<III")
+FRAME_BYTES_MAX: Final = 2 * BATCH_BYTES_MAX + (64 << 10)
+HANDSHAKE_BYTES_MAX: Final = 1 << 10
+"""Who has not said who it is may not send more."""
+
+
+def frame(header: bytes, blob: Sequence[bytes] = ()) -> list[bytes]:
+    """The parts of a frame."""
+    length = len(header) + sum(map(len, blob))
+    return [_PREFIX.pack(length, len(header), zlib.crc32(header)) + header, *blob]
+
+
+class FrameReader:
+    """Cuts a byte stream into frames. Holds at most one unfinished frame of at most `limit` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes | memoryview) -> Iterator[tuple[memoryview, memoryview]]:
+        """Header and blob of each frame that is complete; valid until the next one is asked for.
+
+        Raises ProtocolError for what is no frame; the stream is lost then.
+        """
+        if self._buffer:
+            self._buffer += data
+            if not self._complete():
+                return
+            source = bytes(self._buffer)
+            self._buffer = bytearray()
+            view = memoryview(source)
+        else:
+            view = memoryview(data)
+        offset = 0
+        while (end := self._end(view, offset)) is not None:
+            _, header_length, checksum = _PREFIX.unpack_from(view, offset)
+            start = offset + _PREFIX.size
+            header = view[start : start + header_length]
+            if zlib.crc32(header) != checksum:
+                raise ProtocolError("frame", "checksum does not match")
+            yield header, view[start + header_length : end]
+            offset = end
+        if offset < len(view):
+            self._buffer += view[offset:]
+
+    def _complete(self) -> bool:
+        return self._end(memoryview(self._buffer), 0) is not None
+
+    def _end(self, view: memoryview, offset: int) -> int | None:
+        """Where the frame at `offset` ends; None if it is not complete."""
+        if len(view) - offset < _PREFIX.size:
+            return None
+        length, header_length, _ = _PREFIX.unpack_from(view, offset)
+        if length > self.limit:
+            raise ProtocolError("frame", f"a frame of {length:,} bytes exceeds the limit of {self.limit:,}")
+        if header_length > length:
+            raise ProtocolError("frame", f"a header of {header_length:,} bytes in a frame of {length:,}")
+        end = offset + _PREFIX.size + length
+        return end if end <= len(view) else None
