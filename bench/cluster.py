@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import queue
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, TypeAlias
+
+from totora.cli.demo_cluster import free_addresses
 
 __all__ = ["Cluster", "Worker", "running"]
 
@@ -27,9 +28,9 @@ Answer: TypeAlias = dict[str, Any]
 class Worker:
     """One node's process."""
 
-    def __init__(self, id: int, nodes: dict[int, tuple[str, int]], data_dir: Path) -> None:
+    def __init__(self, id: int, nodes: dict[int, tuple[str, int]], data_dir: Path | None) -> None:
         self.id = id
-        setup = {"id": id, "nodes": nodes, "data_dir": str(data_dir)}
+        setup = {"id": id, "nodes": nodes, "data_dir": None if data_dir is None else str(data_dir)}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "bench.worker", json.dumps(setup)],
             cwd=ROOT,
@@ -72,10 +73,8 @@ class Worker:
     def stop(self) -> None:
         """Let it end by itself; kill it if it does not."""
         if self.process.stdin is not None:
-            try:
+            with suppress(BrokenPipeError):
                 self.process.stdin.close()
-            except BrokenPipeError:
-                pass
         try:
             self.process.wait(10)
         except subprocess.TimeoutExpired:
@@ -85,15 +84,15 @@ class Worker:
 
 
 class Cluster:
-    """Workers by id."""
+    """Workers by id; without a folder they keep nothing on disk."""
 
-    def __init__(self, count: int, folder: Path) -> None:
+    def __init__(self, count: int, folder: Path | None) -> None:
         self.folder = folder
-        self.nodes = {id: ("127.0.0.1", port) for id, port in enumerate(free_ports(count), 1)}
+        self.nodes = free_addresses(count)
         self.workers: dict[int, Worker] = {}
 
     def start(self, id: int) -> Worker:
-        self.workers[id] = worker = Worker(id, self.nodes, self.folder / f"node{id}")
+        self.workers[id] = worker = Worker(id, self.nodes, self.folder / f"node{id}" if self.folder else None)
         return worker
 
     def start_all(self) -> None:
@@ -118,16 +117,14 @@ class Cluster:
     def stop(self) -> None:
         for worker in self.workers.values():
             if worker.process.stdin is not None:
-                try:
+                with suppress(BrokenPipeError):
                     worker.process.stdin.close()
-                except BrokenPipeError:
-                    pass
         for worker in self.workers.values():
             worker.stop()
 
 
 @contextmanager
-def running(count: int, folder: Path) -> Iterator[Cluster]:
+def running(count: int, folder: Path | None) -> Iterator[Cluster]:
     """A started cluster of `count` nodes; stopped at the end, whatever happens."""
     cluster = Cluster(count, folder)
     try:
@@ -135,12 +132,3 @@ def running(count: int, folder: Path) -> Iterator[Cluster]:
         yield cluster
     finally:
         cluster.stop()
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now, below those that outgoing connections take."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports

@@ -21,13 +21,20 @@ __all__ = ["main", "measure"]
 
 
 def measure(
-    in_flights: list[int], payloads: list[int], seconds: float, nodes: int, folder: Path, profile: Path | None
+    in_flights: list[int],
+    payloads: list[int],
+    seconds: float,
+    nodes: int,
+    folder: Path,
+    *,
+    volatile: bool = False,
+    profile: Path | None = None,
 ) -> list[dict[str, object]]:
     """The figures, one dict each."""
     floor_s = min(1.0, seconds / 2)
     floors = [floor.measure(floor_s, nodes, folder)]
     figures: list[dict[str, object]] = []
-    with running(nodes, folder) as cluster:
+    with running(nodes, None if volatile else folder) as cluster:
         leader = cluster.leader()
         for payload_bytes in payloads:
             for in_flight in in_flights:
@@ -35,7 +42,9 @@ def measure(
                 leader.ask("load", seconds=min(0.5, seconds / 4), **fields)  # warm
                 target = str(profile / f"{payload_bytes}B-{in_flight}.prof") if profile else None
                 answer = leader.ask("load", seconds=seconds, profile=target, **fields)
-                figures.append({"bench": "commit", "nodes": nodes, **fields, **answer})
+                figures.append(
+                    {"bench": "commit", "nodes": nodes, "durable": not volatile, **fields, **answer}
+                )
     floors.append(floor.measure(floor_s, nodes, folder))
     floor_us = round(statistics.mean(each.floor_us for each in floors), 1)
     for figure in figures:
@@ -50,21 +59,33 @@ def numbers(text: str) -> list[int]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--in-flight", type=numbers, default=[1, 64, 1024])
     parser.add_argument("--payload", type=numbers, default=[16, 256], help="bytes of an entry")
     parser.add_argument("--seconds", type=float, default=2.5, help="of each figure")
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="on the disk to be measured (default: under build/)")
-    parser.add_argument("--profile", type=Path, help="a folder for cProfile's files, one a figure (slows the run)")
+    parser.add_argument("--volatile", action="store_true", help="without disks: what the rest costs")
+    parser.add_argument(
+        "--profile", type=Path, help="a folder for cProfile's files, one a figure (slows the run)"
+    )
     options = parser.parse_args(arguments)
     if options.profile:
         options.profile = options.profile.resolve()
         options.profile.mkdir(parents=True, exist_ok=True)
     with scratch(options.folder) as folder:
-        for figure in measure(
-            options.in_flight, options.payload, options.seconds, options.nodes, folder, options.profile
-        ):
+        figures = measure(
+            options.in_flight,
+            options.payload,
+            options.seconds,
+            options.nodes,
+            folder,
+            volatile=options.volatile,
+            profile=options.profile,
+        )
+        for figure in figures:
             print(json.dumps(figure), flush=True)
 
 

@@ -37,7 +37,9 @@ def trial(cluster: Cluster) -> float:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--trials", type=int, default=10)
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="for the data (default: under build/)")

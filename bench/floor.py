@@ -108,7 +108,9 @@ def measure(seconds: float, nodes: int, folder: Path) -> Floor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="on the disk to be measured (default: under build/)")

@@ -284,11 +284,10 @@ class Links:
                 answer = Refusal(
                     "full", f"node {local.node_id} serves {CLIENTS_MAX} clients already: ask another"
                 )
-        elif isinstance(answer, Welcome) and (twin := self._twin(hello)) is not None:
-            if twin.store_id != hello.store_id:
-                answer = Refusal(
-                    "store", f"a second node uses the id {hello.node_id}: give every node its own id"
-                )
+        elif isinstance(answer, Welcome) and self._has_twin(hello):
+            answer = Refusal(
+                "store", f"a second node uses the id {hello.node_id}: give every node its own id"
+            )
         end.write(encode_handshake(answer))
         if isinstance(answer, Refusal):
             self.counters.refused += 1
@@ -309,14 +308,11 @@ class Links:
                     peer.retry.cancel()
                     self._dial(peer)
 
-    def _twin(self, hello: Hello) -> Hello | None:
-        return next(
-            (
-                known
-                for known in self._accepted.values()
-                if known.role != "client" and known.node_id == hello.node_id
-            ),
-            None,
+    def _has_twin(self, hello: Hello) -> bool:
+        """Another data directory speaks for the same node right now."""
+        return any(
+            known.role != "client" and known.node_id == hello.node_id and known.store_id != hello.store_id
+            for known in self._accepted.values()
         )
 
     def _delivered(self, end: Accepted, message: codec.WireMessage) -> None:

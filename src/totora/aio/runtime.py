@@ -73,6 +73,7 @@ class Runtime:
         self._timer: Timer | None = None
         self._timer_ns = 0
         self._flush_scheduled = False
+        self._reserving = False
         self._open = False
         self._was_open = False
         self._cause: BaseException | None = None
@@ -96,7 +97,7 @@ class Runtime:
         opened = self._opened = await on_worker(
             ports.writer, lambda: open_store(ports, self._id, configuration, self._fingerprint, settings)
         )
-        recovered = await on_worker(ports.writer, opened.store.recover)
+        recovered = opened.recovered
         if recovered.largest_batch_bytes > settings.batch_limit_bytes:
             raise ConfigurationError(
                 f"the log holds a batch of {recovered.largest_batch_bytes:,} bytes, {settings.transport} carries "
@@ -121,7 +122,9 @@ class Runtime:
                 f"cannot listen on {host}:{port}: {error.strerror or error}; does another node run there?"
             ) from error
         self._open = self._was_open = True
-        self._log("info", "started", address=f"{self._address[0]}:{self._address[1]}", **self._described(opened))
+        self._log(
+            "info", "started", address=f"{self._address[0]}:{self._address[1]}", **self._described(opened)
+        )
         if opened.volatile:
             self._log("warning", "volatile", remedy="pass data_dir to keep the log")
         self._links.set_peers({id: address for id, address in self._nodes.items() if id != self._id})
@@ -324,6 +327,21 @@ class Runtime:
             self.fail(error)
         else:
             self._guard(self._engine.written)
+            self._reserve()
+
+    def _reserve(self) -> None:
+        """Prepare the next segment, a slice at a time, so that writes go in between."""
+        store = self._opened_now().store
+        if self._open and not self._reserving and store.wants_reserve:
+            self._reserving = True
+            self._ports.writer.submit(store.reserve, self._reserve_done)
+
+    def _reserve_done(self, _: None, error: BaseException | None) -> None:
+        self._reserving = False
+        if error is not None:
+            self.fail(error)
+        else:
+            self._reserve()
 
     def read_entries(self, effect: fx.ReadEntries) -> None:
         store = self._opened_now().store

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import socket
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,9 @@ __all__ = ["LocalCluster", "NodeFailed", "NodeProcess", "free_addresses"]
 
 STOP_S: Final = 10.0
 """How long a node may take to close its log; only a hang gets there."""
+
+PORTS: Final = range(20_000, 32_000)
+"""Below those that the system gives to outgoing connections."""
 
 _STATUS: Final = msgspec.json.Decoder(NodeStatus)
 
@@ -48,7 +52,8 @@ class NodeProcess:
         return self._process.returncode is None and not self._watching.done()
 
     async def _watch(self) -> None:
-        assert self._process.stdout is not None and self._process.stderr is not None, "both are pipes"
+        assert self._process.stdout is not None, "stdout is a pipe"
+        assert self._process.stderr is not None, "stderr is a pipe"
         errors = asyncio.ensure_future(self._process.stderr.read())
         async for line in self._process.stdout:
             self.status = _STATUS.decode(line)
@@ -157,7 +162,16 @@ class LocalCluster:
 
 
 def free_addresses(count: int) -> dict[NodeId, Address]:
-    """Addresses on loopback that nobody listens on now, for nodes 1 to `count`."""
+    """Addresses on loopback that nobody listens on now, for nodes 1 to `count`.
+
+    Not the system's choice: its next outgoing connection may choose the same port before the node listens there.
+    """
+    ports: list[int] = []
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return {id: ("127.0.0.1", each.getsockname()[1]) for id, each in enumerate(sockets, 1)}
+        for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+            with contextlib.suppress(OSError):
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+                ports.append(port)
+            if len(ports) == count:
+                break
+    return {id: ("127.0.0.1", port) for id, port in enumerate(ports, 1)}

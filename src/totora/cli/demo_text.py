@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import islice, chain, repeat
+from itertools import chain, islice, repeat
 from pathlib import Path
 
 import msgspec

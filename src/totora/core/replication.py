@@ -144,7 +144,8 @@ def on_entries_read(state: State, event: EntriesRead) -> None:
     progress.reading = False
     batches = event.batches
     if (
-        progress.may_send
+        batches
+        and progress.may_send
         and batches[0].first_index <= progress.next_index <= batches[-1].last_index
         and state.log.term_at(batches[-1].last_index) == batches[-1].term
     ):

@@ -55,6 +55,13 @@ class MemoryStore:
             batches.append(batch)
         return batches
 
+    @property
+    def wants_reserve(self) -> bool:
+        return False
+
+    def reserve(self) -> None:
+        """Memory needs no preparation."""
+
     def close(self) -> None:
         self._batches.clear()
         self._starts.clear()

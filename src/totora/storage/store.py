@@ -38,6 +38,15 @@ class LogStore(Protocol):
         """
         ...
 
+    @property
+    def wants_reserve(self) -> bool:
+        """`reserve` should be called, between writes, until this is False."""
+        ...
+
+    def reserve(self) -> None:
+        """Do a little of what makes room ahead of need. Raises StorageError: so a full disk is known in time."""
+        ...
+
     def close(self) -> None:
         """Write the mark of a clean end and release all files."""
         ...

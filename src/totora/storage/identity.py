@@ -1,0 +1,184 @@
+"""Whose data directory this is: written at the first start, checked and counted up at each later one (DESIGN 6).
+
+    IDENTITY      one line of JSON for people and programs, and its checksum
+    LOCK          held while a node runs on the directory
+
+`incarnation` is 0 until the log's first segment exists: from then on a directory without segments has lost them.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from ..core.quorum import Configuration, Member
+from ..errors import ConfigurationError
+from ..ports import Disk, Lock
+from ..types import NodeId, Random
+
+__all__ = ["DataDirectory", "Identity", "open_directory"]
+
+FORMAT_VERSION: Final = 1
+IDENTITY: Final = "IDENTITY"
+LOCK: Final = "LOCK"
+_UNFINISHED: Final = "IDENTITY.tmp"
+
+
+class _Member(msgspec.Struct, frozen=True):
+    id: NodeId
+    host: str
+    port: int
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """What the directory says of itself.
+
+    nodes: the members with which the cluster was first started; later the log alone says who is one.
+    fingerprint: of the entry type's schema, hexadecimal, as is store_id.
+    """
+
+    format: int
+    node_id: NodeId
+    store_id: str
+    incarnation: int
+    fingerprint: str
+    nodes: tuple[_Member, ...]
+
+    @property
+    def configuration(self) -> Configuration:
+        members = tuple(Member(node.id, node.host, node.port) for node in self.nodes)
+        return Configuration(members, frozenset(node.id for node in self.nodes))
+
+
+@dataclass(slots=True)
+class DataDirectory:
+    """An open directory. `begin` counts the start; `release` gives the lock back."""
+
+    disk: Disk
+    identity: Identity
+    lock: Lock
+
+    @property
+    def store_id(self) -> bytes:
+        return bytes.fromhex(self.identity.store_id)
+
+    def begin(self) -> None:
+        """Count this start, durably: to be called when the log is open, before anything leaves the node."""
+        self.identity = msgspec.structs.replace(self.identity, incarnation=self.identity.incarnation + 1)
+        _write(self.disk, self.identity)
+
+    def release(self) -> None:
+        self.lock.release()
+
+
+def open_directory(
+    disk: Disk, random: Random, node_id: NodeId, configuration: Configuration, fingerprint: bytes
+) -> DataDirectory:
+    """Open the directory of node `node_id`, or make it. Raises ConfigurationError, which says what to do."""
+    path = disk.path
+    try:
+        disk.prepare()
+        lock = disk.lock(LOCK)
+    except BlockingIOError:
+        raise ConfigurationError(
+            f"{path} is in use by another node or process: stop it, or use another data_dir"
+        ) from None
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path} cannot be used as a data directory: {error.strerror or error}"
+        ) from error
+    try:
+        names = disk.list()
+        if IDENTITY in names:
+            identity = _read(disk)
+            _check(path, identity, node_id, configuration, fingerprint)
+        else:
+            _require_empty(path, names)
+            identity = Identity(
+                format=FORMAT_VERSION,
+                node_id=node_id,
+                store_id=random.getrandbits(128).to_bytes(16, "big").hex(),
+                incarnation=0,
+                fingerprint=fingerprint.hex(),
+                nodes=tuple(_Member(member.id, member.host, member.port) for member in configuration.members),
+            )
+            _write(disk, identity)
+    except OSError as error:
+        lock.release()
+        raise ConfigurationError(
+            f"{path} cannot be used as a data directory: {error.strerror or error}"
+        ) from error
+    except BaseException:
+        lock.release()
+        raise
+    return DataDirectory(disk, identity, lock)
+
+
+def _require_empty(path: str, names: list[str]) -> None:
+    strangers = [name for name in names if name not in (LOCK, _UNFINISHED)]
+    if strangers:
+        raise ConfigurationError(
+            f"{path} holds {strangers[0]} but no {IDENTITY}: restore that file from a copy, or use an empty directory"
+        )
+
+
+def _check(
+    path: str, identity: Identity, node_id: NodeId, configuration: Configuration, fingerprint: bytes
+) -> None:
+    if identity.node_id != node_id:
+        raise ConfigurationError(
+            f"{path} belongs to node {identity.node_id}, this is node {node_id}: use its own data_dir"
+        )
+    if identity.fingerprint != fingerprint.hex():
+        raise ConfigurationError(
+            f"{path} holds entries of another type: start the node with the entry_type it was made with"
+        )
+    listed = ", ".join(map(str, sorted(node.id for node in identity.nodes)))
+    if {node.id for node in identity.nodes} != configuration.voters:
+        given = ", ".join(map(str, sorted(configuration.voters)))
+        raise ConfigurationError(
+            f"{path} was started with nodes {listed}, now nodes are {given}: members change through the log, not by this list"
+        )
+
+
+def _read(disk: Disk) -> Identity:
+    path = f"{disk.path}/{IDENTITY}"
+    file = disk.open(IDENTITY)
+    try:
+        text = file.pread(file.size(), 0)
+    finally:
+        file.close()
+    line, _, checksum = text.strip().rpartition(b"\n")
+    if checksum != _checksum(line):
+        raise ConfigurationError(f"{path} is damaged: restore it from a copy of this directory")
+    try:
+        version = msgspec.json.decode(line)["format"]
+        if version > FORMAT_VERSION:
+            raise ConfigurationError(
+                f"{path} has format {version}, this totora knows {FORMAT_VERSION}: upgrade it"
+            )
+        return msgspec.json.decode(line, type=Identity)
+    except (msgspec.MsgspecError, KeyError, TypeError) as error:
+        raise ConfigurationError(f"{path} is not the identity of a totora node: {error}") from error
+
+
+def _checksum(line: bytes) -> bytes:
+    return f"crc32 {zlib.crc32(line):08x}".encode()
+
+
+def _write(disk: Disk, identity: Identity) -> None:
+    """Replace the file atomically: a crash leaves the old one or the new one."""
+    line = msgspec.json.encode(identity)
+    if _UNFINISHED in disk.list():
+        disk.remove(_UNFINISHED)
+    file = disk.open(_UNFINISHED, create=True)
+    try:
+        file.pwrite([line, b"\n", _checksum(line), b"\n"], 0)
+        file.sync()
+    finally:
+        file.close()
+    disk.rename(_UNFINISHED, IDENTITY)
+    disk.sync_dir()
