@@ -88,7 +88,7 @@ def encode_record(
     salt: int,
     segment: int,
     offset: int,
-    type: RecordType,
+    kind: RecordType,
     payload: bytes,
     synced: int,
     commit_index: LogIndex,

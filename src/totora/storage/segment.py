@@ -147,7 +147,9 @@ def read_header(disk: Disk, name: str, file: File, store_id: bytes) -> SegmentHe
     block = file.pread(FIRST_RECORD, 0)
     if len(block) < FIRST_RECORD:
         raise StorageError(path, len(block), "the file is cut off: restore it from a copy of this directory")
-    magic, version, salt, owner, number, *places, term, vote = _HEADER.unpack_from(block)
+    magic, version, salt, owner, number, predecessor, end, first, base, base_term, term, vote = (
+        _HEADER.unpack_from(block)
+    )
     if magic != _MAGIC:
         raise StorageError(path, 0, "not a segment of a totora log, or its header is damaged")
     if version > FORMAT_VERSION:
@@ -164,7 +166,8 @@ def read_header(disk: Disk, name: str, file: File, store_id: bytes) -> SegmentHe
         raise ConfigurationError(
             f"{path} is segment {number} under another name: rename it to {name_of(number)}"
         )
-    return SegmentHeader(salt, owner, number, *places, HardState(term, vote or None))
+    hard_state = HardState(term, vote or None)
+    return SegmentHeader(salt, owner, number, predecessor, end, first, base, base_term, hard_state)
 
 
 def read_footer(disk: Disk, name: str, file: File, header: SegmentHeader) -> Footer | None:
