@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import Annotated, Final, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
-__all__ = ["Address", "Entry", "LogIndex", "NodeId", "NodeStatus", "PeerStatus", "Random", "RoleName", "Term"]
+__all__ = [
+    "NUMBER_MAX",
+    "Address",
+    "Entry",
+    "LogIndex",
+    "NodeId",
+    "NodeStatus",
+    "Number",
+    "PeerStatus",
+    "Random",
+    "RoleName",
+    "Term",
+]
 
-Term: TypeAlias = int
+NUMBER_MAX: Final = (1 << 63) - 1
+"""Terms, indexes and ids are at most this, on disk and on the wire: what claims more is refused when it is decoded."""
+
+Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=NUMBER_MAX)]
+
+Term: TypeAlias = Number
 """A leader's period of office; 0 before the first election (section 5.1)."""
 
-LogIndex: TypeAlias = int
+LogIndex: TypeAlias = Number
 """A place in the log, counted from 1; 0 is the place before the first entry."""
 
-NodeId: TypeAlias = int
+NodeId: TypeAlias = Number
 """A member's number, positive and stable for its life; addresses may change, this may not."""
 
 Address: TypeAlias = tuple[str, int]

@@ -5,6 +5,7 @@ Every function handles one thing that can happen, for the state of one server.
 
 from __future__ import annotations
 
+from ..errors import ProtocolError
 from ..types import LogIndex, NodeId, Term
 from . import replication
 from .messages import (
@@ -114,6 +115,7 @@ def _ask_vote(state: State, peer: NodeId) -> None:
 
 def on_request_pre_vote(state: State, sender: NodeId, call: RequestPreVote) -> None:
     """Would this server vote for the sender? An answer changes nothing here, and is no sign of a leader (9.6)."""
+    _check_sender(sender, call)
     if (
         call.term > state.current_term
         and not hears_leader(state)
@@ -126,6 +128,7 @@ def on_request_pre_vote(state: State, sender: NodeId, call: RequestPreVote) -> N
 
 def on_request_vote(state: State, sender: NodeId, call: RequestVote) -> None:
     """RequestVote RPC, receiver implementation (Figure 2)."""
+    _check_sender(sender, call)
     if call.term > state.current_term and not hears_leader(state):
         follow(state, call.term, None)
     if (
@@ -135,11 +138,18 @@ def on_request_vote(state: State, sender: NodeId, call: RequestVote) -> None:
     ):
         if state.hard_state.voted_for is None:
             state.promise(call.term, call.candidate_id)
-        if isinstance(state.role, Follower):
-            state.role.deadline_ns = state.election_deadline()
+        # Whoever was about to stand itself waits for the candidate that it votes for, as any voter does.
+        follower = state.role if isinstance(state.role, Follower) else follow(state, call.term, None)
+        follower.deadline_ns = state.election_deadline()
         state.answer(sender, VoteAccepted(call.term, state.leader_id))
     else:
         state.answer(sender, VoteRejected(state.current_term, state.leader_id))
+
+
+def _check_sender(sender: NodeId, call: RequestVote | RequestPreVote) -> None:
+    """A vote is counted by whoever sent the call: it must be the candidate."""
+    if call.candidate_id != sender:
+        raise ProtocolError(sender, f"asks for a vote for node {call.candidate_id}")
 
 
 # -- being answered

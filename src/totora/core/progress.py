@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
+from ..config import IN_FLIGHT_BYTES_MAX
 from ..types import LogIndex
 
 __all__ = ["APPEND_BYTES_MAX", "IN_FLIGHT_BYTES_MAX", "IN_FLIGHT_MESSAGES_MAX", "Progress"]
@@ -18,7 +19,6 @@ APPEND_BYTES_MAX: Final = 1 << 20
 """One AppendEntries carries at most this much, or one batch."""
 
 IN_FLIGHT_MESSAGES_MAX: Final = 256
-IN_FLIGHT_BYTES_MAX: Final = 16 << 20
 
 
 @dataclass(slots=True)

@@ -17,6 +17,7 @@ from .state import State
 __all__ = ["READS_WAITING_MAX", "abandon_reads", "advance_reads", "read_requested", "refuse_condition"]
 
 READS_WAITING_MAX: Final = 65_536
+"""Reads that wait for a round to begin, and conditional appends that wait to be told that theirs did not hold."""
 
 
 def read_requested(state: State, key: RequestKey | WaitingCondition) -> None:
@@ -24,7 +25,7 @@ def read_requested(state: State, key: RequestKey | WaitingCondition) -> None:
     leader = state.role
     if not isinstance(leader, Leader):
         _refuse(state, key)
-    elif len(leader.reads_waiting) >= READS_WAITING_MAX:
+    elif len(leader.reads_waiting) + len(leader.conditions) >= READS_WAITING_MAX:
         _refuse(state, key, overloaded=True)
     else:
         leader.reads_waiting.append(key)

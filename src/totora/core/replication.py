@@ -103,11 +103,14 @@ def _send_entries(state: State, leader: Leader, peer: NodeId, progress: Progress
     """Send what the follower lacks, as far as its window allows (section 5.3)."""
     if peer not in state.linked:
         return
+    append_bytes_max = min(APPEND_BYTES_MAX, state.settings.batch_limit_bytes)
     while progress.may_send and progress.next_index <= state.log.last_index:
-        batches = state.log.batches_from(progress.next_index, APPEND_BYTES_MAX)
+        if progress.in_flight_bytes >= state.settings.in_flight_limit_bytes:
+            return
+        batches = state.log.batches_from(progress.next_index, append_bytes_max)
         if batches is None:
             progress.reading = True
-            state.emit(ReadEntries(peer, progress.next_index, state.log.durable_index, APPEND_BYTES_MAX))
+            state.emit(ReadEntries(peer, progress.next_index, state.log.durable_index, append_bytes_max))
             return
         _send_batches(state, leader, peer, progress, tuple(batches))
 
@@ -267,6 +270,7 @@ def on_append_entries(state: State, sender: NodeId, call: AppendEntries) -> None
     if isinstance(role, Leader) and call.term == state.current_term:
         raise ProtocolError(sender, f"leads in term {call.term}, which this node leads (Election Safety)")
     _check_shape(sender, call)
+    _check_committed(state, sender, call)
     if isinstance(role, Follower) and call.term == state.current_term and role.leader_id == sender:
         role.heard_ns, role.leader_lost = state.now, False
         role.deadline_ns = state.election_deadline()
@@ -307,6 +311,16 @@ def _check_shape(sender: NodeId, call: AppendEntries) -> None:
         if batch.kind == Kind.CONFIGURATION:
             Configuration.decode(batch.payloads()[0])
         next_index, term = batch.last_index + 1, batch.term
+
+
+def _check_committed(state: State, sender: NodeId, call: AppendEntries) -> None:
+    """No leader lacks or replaces what is committed (Leader Completeness)."""
+    log = state.log
+    for batch in call.batches:
+        if batch.first_index > state.commit_index:
+            return
+        if batch.last_index > log.base_index and log.term_at(batch.last_index) != batch.term:
+            raise ProtocolError(sender, f"{batch!r} conflicts with what is committed (State Machine Safety)")
 
 
 def _matches(state: State, call: AppendEntries) -> bool:

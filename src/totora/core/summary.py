@@ -62,9 +62,10 @@ class SessionTable:
     def get(self, session: int) -> Session | None:
         return self._sessions.get(session)
 
-    def append(self, batch: Batch) -> None:
+    def append(self, batch: Batch) -> Run | None:
+        """Fold a batch of entries; returns the session's run that is remembered no longer, if there is one."""
         if not batch.session:
-            return
+            return None
         run = (batch.sequence, batch.first_index, batch.count, batch.term)
         known = self._sessions.pop(batch.session, None)
         if known is None:
@@ -73,17 +74,21 @@ class SessionTable:
                 forgotten = self._sessions.pop(next(iter(self._sessions)))
                 _, first_index, count, _ = forgotten.runs[-1]
                 self.horizon = max(self.horizon, first_index + count - 1)
-            return
-        known.runs.append(run)
-        if len(known.runs) > RUNS_MAX:
-            known.runs.popleft()
+            return None
         self._sessions[batch.session] = known  # at the end: the dict's order is that of the last append
+        known.runs.append(run)
+        return known.runs.popleft() if len(known.runs) > RUNS_MAX else None
 
-    def take_back(self, session: int) -> None:
-        """Forget the last append of `session`, because its batch was truncated."""
+    def take_back(self, session: int, dropped: Run | None) -> None:
+        """Forget the last append of `session`, because its batch was truncated, and remember again what it pushed out.
+
+        So a session of which something older stands in the log is never taken for a new one.
+        """
         known = self._sessions.get(session)
         if known is not None:
             known.runs.pop()
+            if dropped is not None:
+                known.runs.appendleft(dropped)
             if not known.runs:
                 del self._sessions[session]
 
@@ -97,6 +102,7 @@ class _Undo(msgspec.Struct, array_like=True):
     session: int
     last_user_index: LogIndex
     last_user_term: Term
+    dropped: Run | None = None
 
 
 class _Encoded(msgspec.Struct, array_like=True):
@@ -126,12 +132,11 @@ class LogSummary:
         return self.configurations[-1][1]
 
     def append(self, batch: Batch) -> None:
-        self._undo.append(
-            _Undo(batch.first_index, batch.kind, batch.session, self.last_user_index, self.last_user_term)
-        )
+        undo = _Undo(batch.first_index, batch.kind, batch.session, self.last_user_index, self.last_user_term)
+        self._undo.append(undo)
         if batch.kind == Kind.ENTRIES:
             self.last_user_index, self.last_user_term = batch.last_index, batch.term
-            self.sessions.append(batch)
+            undo.dropped = self.sessions.append(batch)
         elif batch.kind == Kind.CONFIGURATION:
             self.configurations.append((batch.first_index, Configuration.decode(batch.payloads()[0])))
 
@@ -142,7 +147,7 @@ class LogSummary:
             self.last_user_index, self.last_user_term = undo.last_user_index, undo.last_user_term
             if undo.kind == Kind.ENTRIES:
                 if undo.session:
-                    self.sessions.take_back(undo.session)
+                    self.sessions.take_back(undo.session, undo.dropped)
             elif undo.kind == Kind.CONFIGURATION:
                 self.configurations.pop()
 
