@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from .errors import ConfigurationError
-from .types import Address, NodeId
+from .types import NUMBER_MAX, Address, NodeId
 
 __all__ = [
     "ENTRY_BYTES_MAX",
     "RANGE_BYTES_MAX",
     "UDP_BATCH_BYTES_MAX",
     "Settings",
+    "checked_member",
     "checked_nodes",
     "is_loopback",
+    "require_safety",
 ]
 
 ENTRY_BYTES_MAX: Final = 1 << 20
@@ -24,14 +26,18 @@ BATCH_BYTES_MAX: Final = 8 << 20
 UDP_BATCH_BYTES_MAX: Final = 44 << 10
 """A batch under `udp` travels as base64 in one datagram of at most 64 KiB."""
 
+IN_FLIGHT_BYTES_MAX: Final = 16 << 20
+UDP_IN_FLIGHT_BYTES_MAX: Final = 3 * UDP_BATCH_BYTES_MAX
+"""What Linux keeps for a socket by default, 208 KiB, holds this as base64: a burst beyond it is lost."""
+
 RANGE_BYTES_MAX: Final = 8 << 20
 """One answer to an IndexRange holds at most this much."""
 
 
 def checked_nodes(
-    id: NodeId, nodes: Mapping[NodeId, Address] | Iterable[tuple[NodeId, Address]]
+    nodes: Mapping[NodeId, Address] | Iterable[tuple[NodeId, Address]],
 ) -> dict[NodeId, Address]:
-    """The members' addresses by id, ascending; ConfigurationError for what cannot be a cluster that holds `id`."""
+    """The members' addresses by id, ascending; ConfigurationError for what cannot be a cluster."""
     pairs = list(nodes.items()) if isinstance(nodes, Mapping) else list(nodes)
     checked: dict[NodeId, Address] = {}
     owners: dict[Address, NodeId] = {}
@@ -40,7 +46,7 @@ def checked_nodes(
             node, (host, port) = pair
         except (TypeError, ValueError):
             raise ConfigurationError(f"nodes are pairs of an id and (host, port), not {pair!r}") from None
-        if not isinstance(node, int) or isinstance(node, bool) or not 0 < node < 1 << 63:
+        if not isinstance(node, int) or isinstance(node, bool) or not 0 < node <= NUMBER_MAX:
             raise ConfigurationError(f"a node id is a positive integer, not {node!r}")
         if not isinstance(host, str) or not host or not isinstance(port, int) or not 0 < port < 65_536:
             raise ConfigurationError(
@@ -50,12 +56,22 @@ def checked_nodes(
             raise ConfigurationError(f"node {node} is listed twice: give every node an id of its own")
         if (host, port) in owners:
             raise ConfigurationError(f"nodes {owners[host, port]} and {node} share the address {host}:{port}")
-        checked[node] = owners_address = (host, port)
-        owners[owners_address] = node
-    if id not in checked:
-        listed = ", ".join(map(str, sorted(checked))) or "none"
-        raise ConfigurationError(f"node {id} is not in nodes (listed: {listed}): add its own address there")
+        checked[node] = (host, port)
+        owners[host, port] = node
+    if not checked:
+        raise ConfigurationError("nodes lists no node: give the address of every member")
     return dict(sorted(checked.items()))
+
+
+def checked_member(
+    id: NodeId, nodes: Mapping[NodeId, Address] | Iterable[tuple[NodeId, Address]]
+) -> dict[NodeId, Address]:
+    """`checked_nodes`, and `id` is one of them."""
+    checked = checked_nodes(nodes)
+    if id not in checked:
+        listed = ", ".join(map(str, checked))
+        raise ConfigurationError(f"node {id} is not in nodes (listed: {listed}): add its own address there")
+    return checked
 
 
 def is_loopback(host: str) -> bool:
@@ -64,6 +80,23 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def require_safety(
+    addresses: Iterable[Address], settings: Settings, *, encrypted: bool, allowed: bool
+) -> None:
+    """Raise ConfigurationError if plaintext would leave this machine and nobody allowed it ."""
+    exposed = next((f"{host}:{port}" for host, port in addresses if not is_loopback(host)), None)
+    if exposed is None or allowed:
+        return
+    if settings.transport == "udp":
+        raise ConfigurationError(
+            f"udp is not encrypted and {exposed} is not loopback: pass insecure_plaintext=True if the network is trusted"
+        )
+    if not encrypted:
+        raise ConfigurationError(
+            f"{exposed} is not loopback: pass tls=, or insecure_plaintext=True if the network is trusted"
+        )
 
 
 def _ns(seconds: float) -> int:
@@ -150,6 +183,11 @@ class Settings:
             if self.transport == "udp"
             else self.batch_max_bytes
         )
+
+    @property
+    def in_flight_limit_bytes(self) -> int:
+        """A leader sends a follower no more than this ahead of its answers, but for one message."""
+        return UDP_IN_FLIGHT_BYTES_MAX if self.transport == "udp" else IN_FLIGHT_BYTES_MAX
 
     @property
     def request_timeout_ns(self) -> int:

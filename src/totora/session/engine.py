@@ -8,7 +8,9 @@ completions, and calls `flush` once per turn after requests came in and `tick` a
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias, assert_never
 
 import msgspec
@@ -16,7 +18,7 @@ import msgspec
 from ..config import Settings
 from ..core import effects as fx
 from ..core import events as ev
-from ..core.batch import Batch
+from ..core.batch import HEADER_BYTES, Batch
 from ..core.effects import Persist, RequestKey, Send
 from ..core.events import Event
 from ..core.log import Recovered
@@ -33,9 +35,9 @@ from ..core.messages import (
 from ..core.quorum import Configuration
 from ..core.raft import Raft
 from ..core.roles import Leader
-from ..errors import RaftError
+from ..errors import ProtocolError, RaftError
 from ..ports import Clock
-from ..types import LogIndex, NodeId, Random, RoleName, Term
+from ..types import NUMBER_MAX, LogIndex, NodeId, Random, RoleName, Term
 from .explain import explain
 from .proposals import Appended, Proposals
 from .reads import ReadIndexes
@@ -60,6 +62,15 @@ class _Client:
 
     def __init__(self, key: ClientKey) -> None:
         self.key = key
+
+
+@dataclass(slots=True)
+class _Relay:
+    """A client's request that was passed on; past `deadline_ns` the answer, or the request, is taken for lost."""
+
+    client: _Client
+    request_id: int
+    deadline_ns: int
 
 
 class Outlet(Protocol):
@@ -109,12 +120,17 @@ class Engine:
         self._tracker: CommitTracker[RequestKey] = CommitTracker()
         # Numbers start at random: an answer to a former incarnation is never taken for one to this.
         self._request_id = random.getrandbits(48)
-        self._proposals = Proposals(random, self._next_request_id, settings.batch_limit_bytes)
-        self._reads = ReadIndexes(self._next_request_id)
-        self._relays: dict[int, tuple[_Client, int]] = {}
+        retransmit_ns = settings.retransmit_ns
+        self._proposals = Proposals(
+            random, self._next_request_id, settings.batch_limit_bytes, retransmit_ns=retransmit_ns
+        )
+        self._reads = ReadIndexes(self._next_request_id, retransmit_ns=retransmit_ns)
+        self._relays: dict[int, _Relay] = {}
+        self._relay_patience_ns = retransmit_ns or settings.request_timeout_ns
         self.linked: set[NodeId] = set()
         self._target: tuple[Term, NodeId] | None = None
         self._flushing = False
+        self._made_room = False
 
     def _next_request_id(self) -> int:
         self._request_id += 1
@@ -126,6 +142,7 @@ class Engine:
         """A peer sent this. Raises ProtocolError if no correct peer would."""
         match message:
             case Propose():
+                _check_shape(sender, message)
                 self._propose_for(sender, message)
             case RequestRead():
                 self._step(ev.ReadRequested((sender, message.request_id)))
@@ -137,9 +154,11 @@ class Engine:
                 self._reads.rejected(message.request_id, self._clock.now_ns())
             case _:
                 self._step(ev.Received(sender, message))
+        self._go_on()
 
     def client_message(self, client: ClientKey, message: Propose) -> None:
-        """A client process asks to append: any node serves it (DESIGN, sessions)."""
+        """A client process asks to append: any node serves it (DESIGN, sessions). Raises ProtocolError."""
+        _check_shape("client", message)
         origin = _Client(client)
         target = self._reachable_leader()
         if target is None:
@@ -150,7 +169,8 @@ class Engine:
             self._refuse((origin, message.request_id), "overloaded")
         else:
             request_id = self._next_request_id()
-            self._relays[request_id] = origin, message.request_id
+            deadline_ns = self._clock.now_ns() + self._relay_patience_ns
+            self._relays[request_id] = _Relay(origin, message.request_id, deadline_ns)
             self._outlet.send(target, msgspec.structs.replace(message, request_id=request_id))
 
     def link_up(self, peer: NodeId, store_id: bytes) -> None:
@@ -171,13 +191,20 @@ class Engine:
         for send in sends:
             self._outlet.send(send.to, send.message)
         self._step(ev.Persisted(token))
+        self._go_on()
 
     def entries_read(self, peer: NodeId, batches: tuple[Batch, ...]) -> None:
         self._step(ev.EntriesRead(peer, batches))
 
     def deadline(self) -> int:
         """When `tick` is wanted next, nanoseconds."""
-        wanted = (self.raft.deadline(), self._proposals.deadline(), self._reads.deadline())
+        wanted = (
+            self.raft.deadline(),
+            self._proposals.deadline(),
+            self._reads.deadline(),
+            # All have the same patience, so the first is the oldest.
+            next((relay.deadline_ns for relay in self._relays.values()), None),
+        )
         return min(when for when in wanted if when is not None)
 
     def tick(self) -> None:
@@ -186,7 +213,17 @@ class Engine:
             self._step(ev.Tick())
         self._proposals.expire(now, self._why_waiting)
         self._reads.expire(now, self._why_waiting)
+        self._expire_relays(now)
         self.flush()
+
+    def _expire_relays(self, now: int) -> None:
+        """The client hands over again what was not answered: its session makes that safe."""
+        while self._relays:
+            request_id, relay = next(iter(self._relays.items()))
+            if relay.deadline_ns > now:
+                return
+            del self._relays[request_id]
+            self._refuse((relay.client, relay.request_id), "not_leader", appended=True)
 
     # -- requests of this process
 
@@ -197,7 +234,8 @@ class Engine:
         deadline_ns: int,
         resolve: Callable[[Appended | RaftError], None],
     ) -> None:
-        """Append these entries; `resolve` is called once with the outcome. Raises Overloaded. Call `flush` after."""
+        """Append these entries; `resolve` is called once with the outcome. Raises Overloaded. Call `flush` after, but not
+        from within `resolve`."""
         self._proposals.submit(payloads, condition, deadline_ns, resolve)
 
     def read_index(self, deadline_ns: int, resolve: Callable[[LogIndex | RaftError], None]) -> None:
@@ -207,6 +245,7 @@ class Engine:
 
     def flush(self) -> None:
         """Hand what waits to the leader, if there is one that can be reached."""
+        self._made_room = False
         if self._flushing:
             return
         self._flushing = True
@@ -217,16 +256,23 @@ class Engine:
         finally:
             self._flushing = False
 
+    def _go_on(self) -> None:
+        """An answer may have made room in the window, or ended what others had to wait for."""
+        if self._made_room:
+            self.flush()
+
     def _flush_to(self, target: NodeId) -> None:
         now = self._clock.now_ns()
-        for unit in self._proposals.outgoing(now, self.raft.commit_index):
+        units = self._proposals.outgoing(now, self.raft.commit_index)
+        remaining_ns = max(1, self._proposals.patience_ns - now)
+        for unit in units:
             call = Propose(
                 unit.request_id,
                 unit.session,
                 unit.sequence,
                 unit.count,
                 unit.opened_at,
-                max(1, self._proposals.patience_ns - now),
+                remaining_ns,
                 unit.body,
                 *(unit.condition or (None, None)),
             )
@@ -255,8 +301,9 @@ class Engine:
         if call.remaining_ns <= 0:
             self._refuse(key, "late")
             return
-        if len(call.body) > self._settings.batch_limit_bytes:
-            self._refuse(key, "too_large")
+        limit_bytes = self._settings.batch_limit_bytes
+        if HEADER_BYTES + len(call.body) > limit_bytes:
+            self._refuse(key, "too_large", last=(limit_bytes, 0))
             return
         condition = None
         if call.prev_log_index is not None and call.prev_log_term is not None:
@@ -299,11 +346,14 @@ class Engine:
             self._outlet.send(origin, response)
 
     def _proposal_answered(self, response: ProposeAccepted | ProposeRejected) -> None:
-        relayed = self._relays.pop(response.request_id, None)
-        if relayed is not None:
-            client, request_id = relayed
-            self._outlet.send_client(client.key, msgspec.structs.replace(response, request_id=request_id))
-        elif isinstance(response, ProposeAccepted):
+        relay = self._relays.pop(response.request_id, None)
+        if relay is not None:
+            self._outlet.send_client(
+                relay.client.key, msgspec.structs.replace(response, request_id=relay.request_id)
+            )
+            return
+        self._made_room = True
+        if isinstance(response, ProposeAccepted):
             self._proposals.accepted(response)
         else:
             self._proposals.rejected(response, self._clock.now_ns())
@@ -332,7 +382,11 @@ class Engine:
                 else:
                     self._tracker.appended(effect.key, effect.first_index, effect.last_index, effect.term)
             case fx.Refused():
-                self._refuse(effect.key, effect.reason, last=(effect.last_index, effect.last_term))
+                last = effect.last_index, effect.last_term
+                if effect.reason == "expired":
+                    # Whoever opens another session must know of at least this much.
+                    last = self.raft.commit_index, 0
+                self._refuse(effect.key, effect.reason, last=last)
             case fx.ReadReady():
                 self._read_ready(effect)
             case fx.ReadRefused():
@@ -393,12 +447,15 @@ class Engine:
 
     def _ask_again(self) -> None:
         """Another leader, or another link to it: what was under way may be lost."""
-        relays, self._relays = self._relays, {}
-        for client, request_id in relays.values():
-            self._refuse((client, request_id), "not_leader", appended=True)
+        self._refuse_relays()
         self._proposals.leader_changed()
         self._reads.leader_changed()
         self.flush()
+
+    def _refuse_relays(self) -> None:
+        relays, self._relays = self._relays, {}
+        for relay in relays.values():
+            self._refuse((relay.client, relay.request_id), "not_leader", appended=True)
 
     # -- the end
 
@@ -407,5 +464,21 @@ class Engine:
         for key in self._tracker.abandon():
             if key[0] is not _LOCAL:
                 self._refuse(key, "not_leader", appended=True)
+        self._refuse_relays()
         self._proposals.stop(cause)
         self._reads.stop(cause)
+
+
+def _check_shape(sender: NodeId | str, call: Propose) -> None:
+    """What no correct sender asks to append: it would be a batch that nobody can read. Raises ProtocolError."""
+    if not (0 < call.session <= NUMBER_MAX and 0 < call.sequence <= NUMBER_MAX and call.count > 0):
+        raise ProtocolError(
+            sender, f"session {call.session}, sequence {call.sequence} or count {call.count} is out of range"
+        )
+    if (call.prev_log_index is None) != (call.prev_log_term is None):
+        raise ProtocolError(sender, "a condition names an index and a term, or neither")
+    lengths_bytes = 4 * call.count
+    if lengths_bytes > len(call.body) or (
+        lengths_bytes + sum(struct.unpack_from(f"<{call.count}I", call.body)) != len(call.body)
+    ):
+        raise ProtocolError(sender, f"a body of {len(call.body)} bytes does not hold {call.count} entries")

@@ -19,7 +19,11 @@ def explain(raft: Raft, linked: AbstractSet[NodeId], now: int) -> str | None:
     reachable = {voter for voter in voters if voter == raft.id or voter in linked}
     missing = ", ".join(str(voter) for voter in sorted(voters - reachable))
     if not has_quorum(configuration, reachable.__contains__):
-        return f"no quorum: {len(reachable)} of {len(voters)} voters reachable from node {raft.id}, node {missing} is not"
+        verb = "node {} is" if len(voters - reachable) == 1 else "nodes {} are"
+        return (
+            f"no quorum: {len(reachable)} of {len(voters)} voters reachable from node {raft.id}, "
+            f"{verb.format(missing)} not"
+        )
     match raft.role:
         case Leader() as leader if raft.commit_index < leader.first_index:
             return f"node {raft.id} was just elected and has not committed an entry of term {raft.current_term} yet"

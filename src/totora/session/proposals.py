@@ -19,6 +19,7 @@ from ..core.batch import HEADER_BYTES, join_payloads
 from ..core.messages import ProposeAccepted, ProposeRejected
 from ..core.summary import RUNS_MAX
 from ..errors import (
+    EntryTooLarge,
     LogMismatch,
     NodeStopped,
     OutcomeUnknown,
@@ -65,8 +66,11 @@ class _Request:
 class Unit:
     """Requests that travel, and stand in the log, as one batch.
 
-    request_id: of the latest attempt. handed: to the present leader, and not answered yet.
+    number: its place among the units of its session. patience_ns: until when anybody waits for it.
+    request_id: of the latest attempt. handed: to the present leader, at handed_ns, and not answered yet.
     """
+
+    number: int
 
     session: int
     sequence: int
@@ -75,9 +79,11 @@ class Unit:
     body: bytes
     condition: tuple[LogIndex, Term] | None
     requests: list[_Request] = field(default_factory=list)
+    patience_ns: int = 0
     request_id: int = 0
     attempts: int = 0
     handed: bool = False
+    handed_ns: int = 0
 
     @property
     def abandoned(self) -> bool:
@@ -89,12 +95,21 @@ class Proposals:
     """One session's requests.
 
     batch_limit_bytes: the largest batch; whoever submits has checked that a request alone is not larger.
+    retransmit_ns: what is unanswered for so long is handed over again, where messages may be lost; 0: they are not.
     """
 
-    def __init__(self, random: Random, next_request_id: Callable[[], int], batch_limit_bytes: int) -> None:
+    def __init__(
+        self,
+        random: Random,
+        next_request_id: Callable[[], int],
+        batch_limit_bytes: int,
+        *,
+        retransmit_ns: int = 0,
+    ) -> None:
         self._random = random
         self._next_request_id = next_request_id
         self._body_limit_bytes = batch_limit_bytes - HEADER_BYTES
+        self._retransmit_ns = retransmit_ns
         self._waiting: deque[_Request] = deque()
         self._units: deque[Unit] = deque()
         self._bytes = 0
@@ -103,7 +118,9 @@ class Proposals:
         self._paused_until_ns = 0
         self._session = 0
         self._next_sequence = 1
+        self._next_number = 1
         self._opened_at: LogIndex = 0
+        self._known_commit_index: LogIndex = 0
         self._renew = True
         self._earliest_ns: int | None = None
 
@@ -115,7 +132,7 @@ class Proposals:
     @property
     def patience_ns(self) -> int:
         """Until when the units under way are worth carrying out: the latest stands on all before it."""
-        return max((r.deadline_ns for unit in self._units for r in unit.requests), default=0)
+        return max((unit.patience_ns for unit in self._units), default=0)
 
     def submit(
         self,
@@ -146,31 +163,34 @@ class Proposals:
         units = []
         for unit in self._units:
             if not unit.handed:
-                self._hand(unit)
+                self._hand(unit, now)
                 units.append(unit)
         while self._waiting and self._may_form():
             unit = self._form(commit_index)
             self._units.append(unit)
-            self._hand(unit)
+            self._hand(unit, now)
             units.append(unit)
         return units
 
-    def _hand(self, unit: Unit) -> None:
+    def _hand(self, unit: Unit, now: int) -> None:
         unit.request_id = self._next_request_id()
         unit.attempts += 1
-        unit.handed = True
+        unit.handed, unit.handed_ns = True, now
 
     def _may_form(self) -> bool:
         if not self._units:
             return True
         # A condition may fail and leave its numbers free for others: nothing else may be under way with it.
         barrier = self._waiting[0].condition is not None or self._units[-1].condition is not None
-        return not barrier and not self._renew and len(self._units) < UNITS_IN_FLIGHT_MAX
+        # Answers may overtake each other: what counts is how far back the oldest unit lies that is not answered.
+        behind = self._next_number - self._units[0].number
+        return not barrier and not self._renew and behind < UNITS_IN_FLIGHT_MAX
 
     def _form(self, commit_index: LogIndex) -> Unit:
         if self._renew:
             self._session = self._random.getrandbits(63) or 1
-            self._next_sequence, self._opened_at, self._renew = 1, commit_index, False
+            self._opened_at = max(commit_index, self._known_commit_index)
+            self._next_sequence, self._next_number, self._renew = 1, 1, False
         requests = [self._waiting.popleft()]
         size_bytes = requests[0].size_bytes
         condition = requests[0].condition
@@ -181,6 +201,7 @@ class Proposals:
             requests.append(self._waiting.popleft())
         payloads = [payload for request in requests for payload in request.payloads]
         unit = Unit(
+            self._next_number,
             self._session,
             self._next_sequence,
             len(payloads),
@@ -188,8 +209,10 @@ class Proposals:
             join_payloads(payloads),
             condition,
             requests,
+            max(request.deadline_ns for request in requests),
         )
         self._next_sequence += len(payloads)
+        self._next_number += 1
         return unit
 
     def leader_changed(self) -> None:
@@ -215,24 +238,73 @@ class Proposals:
         if unit is None:
             return
         if response.reason == "mismatch":
-            # Nothing of it is in the log and its condition can never hold again, so its numbers are free.
-            self._next_sequence = unit.sequence
-            self._drop(unit, LogMismatch(response.last_index, response.last_term))
+            self._mismatched(unit, response)
         elif response.reason == "expired":
-            self._expired(unit)
+            self._expired(unit, response, now)
+        elif response.reason == "too_large":
+            self._too_large(unit, response.last_index)
         else:
             # Refused for now. What follows it is refused for the gap: all is handed over again, in order.
             unit.handed = False
+            if response.reason == "gap":
+                self._fill_gap(response.last_index)
             self._paused_until_ns = now + RETRY_NS
 
-    def _expired(self, unit: Unit) -> None:
+    def _mismatched(self, unit: Unit, response: ProposeRejected) -> None:
+        self._units.remove(unit)
+        if unit.condition is not None and unit.condition[0] > response.last_index:
+            # It names an entry that may yet be appended: a late copy of it must not meet its numbers in other hands.
+            self._renew = True
+        else:
+            # Nothing of it is in the log and its condition can never hold again, so its numbers are free.
+            self._next_sequence, self._next_number = unit.sequence, unit.number
+        self._finish_all(unit, LogMismatch(response.last_index, response.last_term))
+
+    def _fill_gap(self, expected_sequence: int) -> None:
+        """The leader misses this number and so refuses all that follows: hand over again from there on."""
+        for unit in self._units:
+            if unit.sequence >= expected_sequence:
+                unit.handed = False
+
+    def _expired(self, unit: Unit, response: ProposeRejected, now: int) -> None:
         """The session is forgotten: certainly without effect if this was the only attempt, else that cannot be told."""
         self._renew = True
-        if unit.attempts > 1:
-            self._drop(unit, SessionExpired("the session was forgotten before the outcome was known"))
-            return
+        # A session that is opened with less knowledge than this would be refused again.
+        self._known_commit_index = max(self._known_commit_index, response.last_index)
+        self._paused_until_ns = now + RETRY_NS
         self._units.remove(unit)
-        self._waiting = deque(sorted((*unit.requests, *self._waiting), key=lambda request: request.number))
+        if unit.attempts > 1 or self._retransmit_ns:
+            # Where messages may be lost they may be doubled too: one attempt can arrive twice.
+            self._finish_all(unit, SessionExpired("the session was forgotten before the outcome was known"))
+        else:
+            self._take_back([unit])
+
+    def _too_large(self, unit: Unit, limit_bytes: int) -> None:
+        """The leader takes only smaller batches, so the session has a gap for good: go on with smaller units in another."""
+        self._renew = True
+        self._body_limit_bytes = min(self._body_limit_bytes, limit_bytes - HEADER_BYTES)
+        following = [other for other in self._units if other.sequence > unit.sequence]
+        self._units.remove(unit)
+        for other in following:
+            self._units.remove(other)
+        without_effect = []
+        for other in (unit, *following):
+            # Where the gap is certain, so is it that nothing behind it was appended.
+            if unit.attempts == 1 and other.attempts == 1:
+                without_effect.append(other)
+            else:
+                self._finish_all(
+                    other, OutcomeUnknown("an entry before it, or it, is too large for the leader")
+                )
+        for request in unit.requests:
+            if request.size_bytes > self._body_limit_bytes:
+                self._finish(request, EntryTooLarge(request.size_bytes, self._body_limit_bytes, "a request"))
+        self._take_back(without_effect)
+
+    def _take_back(self, units: Sequence[Unit]) -> None:
+        """These certainly had no effect and never will: whoever still waits for them waits in line again."""
+        requests = [r for unit in units for r in unit.requests if r.resolve is not None]
+        self._waiting = deque(sorted((*requests, *self._waiting), key=lambda request: request.number))
 
     def _find(self, request_id: int) -> Unit | None:
         for unit in self._units:
@@ -240,8 +312,7 @@ class Proposals:
                 return unit
         return None
 
-    def _drop(self, unit: Unit, error: RaftError) -> None:
-        self._units.remove(unit)
+    def _finish_all(self, unit: Unit, error: RaftError) -> None:
         for request in unit.requests:
             self._finish(request, error)
 
@@ -256,22 +327,30 @@ class Proposals:
 
     def deadline(self) -> int | None:
         """When `expire` is wanted next, or `outgoing` again; None: not for time's sake."""
+        wanted = [] if self._earliest_ns is None else [self._earliest_ns]
         if self._paused_until_ns and (self._units or self._waiting):
-            return min(self._paused_until_ns, self._earliest_ns or self._paused_until_ns)
-        return self._earliest_ns
+            wanted.append(self._paused_until_ns)
+        if self._retransmit_ns:
+            wanted += [unit.handed_ns + self._retransmit_ns for unit in self._units if unit.handed]
+        return min(wanted, default=None)
 
     def expire(self, now: int, why: Callable[[], str]) -> None:
         """Give an outcome to every request whose time is over; `why` tells what is missing."""
         if now >= self._paused_until_ns:
             self._paused_until_ns = 0
+        if self._retransmit_ns:
+            for unit in self._units:
+                unit.handed = unit.handed and now < unit.handed_ns + self._retransmit_ns
         if self._earliest_ns is None or now < self._earliest_ns:
             return
-        for request in [request for request in self._waiting if request.deadline_ns <= now]:
-            self._waiting.remove(request)
+        late = [request for request in self._waiting if request.deadline_ns <= now]
+        if late:
+            self._waiting = deque(request for request in self._waiting if request.deadline_ns > now)
+        for request in late:
             self._finish(request, Unavailable(why()))
-        for unit in self._units:
+        for unit in tuple(self._units):
             for request in unit.requests:
-                if request.deadline_ns <= now:
+                if request.resolve is not None and request.deadline_ns <= now:
                     self._finish(
                         request, OutcomeUnknown(f"no answer in time: {why()}; it may still take effect")
                     )
@@ -285,10 +364,9 @@ class Proposals:
 
     def stop(self, cause: BaseException | None) -> None:
         """The node stops: what was handed over is unknown, the rest never left."""
-        for unit in self._units:
-            for request in unit.requests:
-                self._finish(request, OutcomeUnknown("the node stopped before the outcome was known"))
-        for request in self._waiting:
+        units, self._units = self._units, deque()
+        waiting, self._waiting = self._waiting, deque()
+        for unit in units:
+            self._finish_all(unit, OutcomeUnknown("the node stopped before the outcome was known"))
+        for request in waiting:
             self._finish(request, NodeStopped(cause))
-        self._units.clear()
-        self._waiting.clear()

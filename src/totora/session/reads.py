@@ -32,10 +32,15 @@ class _Read:
 
 
 class ReadIndexes:
-    """Reads of one node that wait for a read index. A read has no effect, so one that is late is `Unavailable`."""
+    """Reads of one node that wait for a read index. A read has no effect, so one that is late is `Unavailable`.
 
-    def __init__(self, next_request_id: Callable[[], int]) -> None:
+    retransmit_ns: what is unanswered for so long is asked again, where messages may be lost; 0: they are not.
+    """
+
+    def __init__(self, next_request_id: Callable[[], int], *, retransmit_ns: int = 0) -> None:
         self._next_request_id = next_request_id
+        self._retransmit_ns = retransmit_ns
+        self._asked_ns: dict[int, int] = {}
         self._waiting: list[_Read] = []
         self._asked: dict[int, list[_Read]] = {}
         self._confirmed: list[_Read] = []
@@ -60,11 +65,16 @@ class ReadIndexes:
             return None
         request_id = self._next_request_id()
         self._asked[request_id], self._waiting = self._waiting, []
+        self._asked_ns[request_id] = now
         return request_id
+
+    def _take(self, request_id: int) -> list[_Read]:
+        self._asked_ns.pop(request_id, None)
+        return self._asked.pop(request_id, [])
 
     def accepted(self, request_id: int, read_index: LogIndex, commit_index: LogIndex) -> None:
         """The leader answered; whoever asked waits until this node has committed as much."""
-        for read in self._asked.pop(request_id, ()):
+        for read in self._take(request_id):
             read.read_index = read_index
             insort(self._confirmed, read)
         self.committed(commit_index)
@@ -76,26 +86,35 @@ class ReadIndexes:
 
     def rejected(self, request_id: int, now: int) -> None:
         """Ask again, a little later."""
-        self._paused_until_ns = now + RETRY_NS
-        self._waiting = self._asked.pop(request_id, []) + self._waiting
+        if request_id in self._asked:
+            self._paused_until_ns = now + RETRY_NS
+            self._waiting = self._take(request_id) + self._waiting
 
     def leader_changed(self) -> None:
         """What was asked may never be answered: ask the new leader."""
         asked = [read for reads in self._asked.values() for read in reads]
         self._asked.clear()
+        self._asked_ns.clear()
         self._paused_until_ns = 0
         self._waiting = asked + self._waiting
 
     def deadline(self) -> int | None:
         """When `expire` is wanted next, or `outgoing` again; None: not for time's sake."""
+        wanted = [] if self._earliest_ns is None else [self._earliest_ns]
         if self._paused_until_ns and self._waiting:
-            return min(self._paused_until_ns, self._earliest_ns or self._paused_until_ns)
-        return self._earliest_ns
+            wanted.append(self._paused_until_ns)
+        if self._retransmit_ns and self._asked_ns:
+            wanted.append(min(self._asked_ns.values()) + self._retransmit_ns)
+        return min(wanted, default=None)
 
     def expire(self, now: int, why: Callable[[], str]) -> None:
         """Give an outcome to every read whose time is over; `why` tells what is missing."""
         if now >= self._paused_until_ns:
             self._paused_until_ns = 0
+        if self._retransmit_ns:
+            lost = [id for id, asked_ns in self._asked_ns.items() if now >= asked_ns + self._retransmit_ns]
+            for request_id in lost:
+                self._waiting += self._take(request_id)
         if self._earliest_ns is None or now < self._earliest_ns:
             return
         late: list[_Read] = []
@@ -110,6 +129,7 @@ class ReadIndexes:
         self._waiting = keep(self._waiting)
         self._confirmed = keep(self._confirmed)
         self._asked = {request_id: kept for request_id, reads in self._asked.items() if (kept := keep(reads))}
+        self._asked_ns = {request_id: self._asked_ns[request_id] for request_id in self._asked}
         self._earliest_ns = min((read.deadline_ns for read in remaining), default=None)
         for read in late:
             self._finish(read, Unavailable(why()))
