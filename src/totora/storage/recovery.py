@@ -44,6 +44,7 @@ class Extent:
 
     sparse: (first index, offset) of some batches, ascending; None: in the footer, to be read when it is needed.
     end: where its records end. sealed: it has a footer, which is kept in memory only while the log is opened.
+    cut: its end was truncated and nothing stands there yet; what comes next needs its place in `sparse`.
     """
 
     header: SegmentHeader
@@ -55,6 +56,7 @@ class Extent:
     runs: list[tuple[LogIndex, Term]] = field(default_factory=list)
     largest_batch_bytes: int = 0
     sealed: bool = False
+    cut: bool = False
 
     @property
     def name(self) -> str:
@@ -64,12 +66,13 @@ class Extent:
     def first_index(self) -> LogIndex:
         return self.header.first_index
 
-    def note(self, batch: Batch, offset: int, *, after_truncation: bool) -> None:
+    def note(self, batch: Batch, offset: int) -> None:
         """A batch stands at `offset`."""
         if self.sparse is None:
             self.sparse = []
-        if after_truncation or not self.sparse or offset - self.sparse[-1][1] >= SPARSE_BYTES:
+        if self.cut or not self.sparse or offset - self.sparse[-1][1] >= SPARSE_BYTES:
             self.sparse.append((batch.first_index, offset))
+        self.cut = False
         if not self.runs or self.runs[-1][1] != batch.term:
             self.runs.append((batch.first_index, batch.term))
         self.last_index = batch.last_index
@@ -80,6 +83,7 @@ class Extent:
         self.sparse = [entry for entry in self.sparse or [] if entry[0] <= index]
         self.runs = self.runs[: bisect_right(self.runs, index, key=lambda run: run[0])]
         self.last_index = index
+        self.cut = True
 
 
 @dataclass(slots=True)
@@ -143,7 +147,7 @@ def _chain(disk: Disk, store_id: bytes, newest: int) -> list[Extent]:
                 f"{disk.path}/{name}", None, f"missing, {extents[-1].name} follows it: restore it from a copy"
             ) from None
         header = read_header(disk, name, file, store_id)
-        footer = read_footer(disk, name, file, header)
+        footer = read_footer(file, header)
         if footer is not None and not extents:
             raise StorageError(
                 f"{disk.path}/{name_of(number + 1)}",
@@ -269,21 +273,20 @@ def _fold(
     tail: list[Batch] = []
     for at in sorted(scans):
         extent = extents[at]
+        if at - 1 not in scans:
+            tail = []
         # A segment before the start is read for its own sake: it has no footer, because a crash came before that.
         summary = folded if at >= start else LogSummary(configuration)
-        extent.runs, extent.sparse, extent.last_index = [], [], extent.first_index - 1
+        extent.runs, extent.sparse, extent.last_index, extent.cut = [], [], extent.first_index - 1, False
         hard_state = extent.header.hard_state
-        after_truncation = False
         for record, batch in scans[at]:
             if batch is not None:
-                extent.note(batch, record.offset, after_truncation=after_truncation)
-                after_truncation = False
+                extent.note(batch, record.offset)
                 summary.append(batch)
                 tail.append(batch)
             elif record.type == RecordType.HARD_STATE:
                 hard_state = record.hard_state()
             elif record.type == RecordType.TRUNCATION:
-                after_truncation = True
                 tail = _truncate(extent, summary, tail, record.truncate_after())
         if at + 1 < len(extents) and extent.last_index >= extents[at + 1].first_index:
             tail = _truncate(extent, summary, tail, extents[at + 1].first_index - 1)

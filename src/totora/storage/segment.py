@@ -170,8 +170,8 @@ def read_header(disk: Disk, name: str, file: File, store_id: bytes) -> SegmentHe
     return SegmentHeader(salt, owner, number, predecessor, end, first, base, base_term, hard_state)
 
 
-def read_footer(disk: Disk, name: str, file: File, header: SegmentHeader) -> Footer | None:
-    """The footer; None if the segment is not sealed. Raises StorageError if it is, and the footer is damaged."""
+def read_footer(file: File, header: SegmentHeader) -> Footer | None:
+    """The footer; None if the segment is not sealed, or not wholly: a footer tells nothing that the records do not."""
     size = file.size()
     trailer = file.pread(TRAILER_BYTES, size - TRAILER_BYTES)
     salt, offset, checksum, _ = _TRAILER.unpack(trailer)
@@ -180,7 +180,7 @@ def read_footer(disk: Disk, name: str, file: File, header: SegmentHeader) -> Foo
     data = memoryview(file.pread(size - TRAILER_BYTES - offset, offset))
     record = read_record(data, 0, header.salt, header.number, offset)
     if record is None or record.type != RecordType.FOOTER:
-        raise StorageError(f"{disk.path}/{name}", offset, "the footer is damaged")
+        return None
     return _FOOTER_DECODER.decode(record.payload)
 
 

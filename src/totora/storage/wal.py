@@ -89,8 +89,7 @@ class WriteAheadLog:
         self._synced = 0
         self._offset = 0
         self._parts: list[bytes] = []
-        self._noted: list[tuple[Batch, int, bool]] = []
-        self._after_truncation = False
+        self._noted: list[tuple[Batch, int]] = []
         self._reserved = False
         self._reserving: tuple[File, int] | None = None
         self._base: tuple[LogIndex, Term] = (0, 0)
@@ -135,7 +134,6 @@ class WriteAheadLog:
         self._active = extent
         self._offset = self._synced = extent.end
         self._size = extent.file.size() - TRAILER_BYTES
-        self._after_truncation = False
 
     def _tidy(self, unused: Sequence[str]) -> None:
         """Remove what a crash left behind; keep one file to use again."""
@@ -174,8 +172,7 @@ class WriteAheadLog:
 
     def _put_batch(self, batch: Batch) -> None:
         offset = self._put(RecordType.BATCH, batch.data)
-        self._noted.append((batch, offset, self._after_truncation))
-        self._after_truncation = False
+        self._noted.append((batch, offset))
         self._summary.append(batch)
 
     def _put(self, kind: RecordType, payload: bytes) -> int:
@@ -199,8 +196,8 @@ class WriteAheadLog:
             self._active.file.sync()
             self._synced = self._offset
             self._parts = []
-        for batch, offset, after_truncation in self._noted:
-            self._active.note(batch, offset, after_truncation=after_truncation)
+        for batch, offset in self._noted:
+            self._active.note(batch, offset)
         self._noted.clear()
 
     def _last_index(self) -> LogIndex:
@@ -216,7 +213,6 @@ class WriteAheadLog:
             self._put(RecordType.TRUNCATION, encode_index(index))
             self._flush()
             self._active.truncate_after(index)
-            self._after_truncation = True
         else:
             self._cut_to(index)
 
@@ -378,7 +374,7 @@ class WriteAheadLog:
     def _sparse(self, extent: Extent) -> list[tuple[LogIndex, int]]:
         sparse = extent.sparse
         if sparse is None:
-            footer = read_footer(self._disk, extent.name, extent.file, extent.header)
+            footer = read_footer(extent.file, extent.header)
             if footer is None:
                 raise self._damage(extent, extent.file.size())
             extent.sparse = sparse = footer.sparse
@@ -434,8 +430,8 @@ class WriteAheadLog:
             try:
                 for _ in self._read_extent(extent, extent.first_index):
                     pass
-                if extent.sealed:
-                    read_footer(self._disk, extent.name, extent.file, extent.header)
+                if extent.sealed and read_footer(extent.file, extent.header) is None:
+                    yield self._damage(extent, extent.file.size() - TRAILER_BYTES)
             except StorageError as error:
                 yield error
 

@@ -1,0 +1,270 @@
+"""A loop on which idle time costs nothing, and the `Clock` of a node on it.
+
+Time is an integer of nanoseconds and moves only when nothing is ready: there are no files, no threads, no real seconds.
+What would hang in the real world raises here: `Deadlock` if nothing will ever happen, `Endless` if it never ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import heapq
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, NoReturn, TypeVar
+
+from .fence import Fence
+
+__all__ = ["ARRIVAL", "TIMER", "Deadlock", "Endless", "VirtualClock", "VirtualLoop", "VirtualTimer"]
+
+T = TypeVar("T")
+
+ARRIVAL: Final = 0
+TIMER: Final = 1
+"""Of what is due at the same nanosecond, what arrives goes before timers: `ports.Clock.call_at` promises it."""
+
+TURNS_AT_ONE_TIME_MAX: Final = 1_000_000
+"""So many turns without time moving are a loop that feeds itself."""
+
+EPOCH_NS: Final = 1_700_000_000_000_000_000
+
+
+class Deadlock(AssertionError):
+    """Someone waits, and nothing is scheduled that could wake them."""
+
+
+class Endless(AssertionError):
+    """The run passed its limit of virtual time, or time stood still for a million turns."""
+
+
+class VirtualTimer:
+    """`ports.Timer`."""
+
+    __slots__ = ("_callback",)
+
+    def __init__(self, callback: Callable[[], object]) -> None:
+        self._callback: Callable[[], object] | None = callback
+
+    def cancel(self) -> None:
+        self._callback = None
+
+    @property
+    def cancelled(self) -> bool:
+        return self._callback is None
+
+    def fire(self) -> None:
+        callback, self._callback = self._callback, None
+        if callback is not None:
+            callback()
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """An event loop in virtual time. `run` it once; the first exception that a callback leaks ends the run.
+
+    limit_ns: the run fails with `Endless` once `now_ns` would pass it; None: no limit.
+    """
+
+    # BaseEventLoop keeps what is ready in `_ready` and wakes up in `_run_once`: the same from 3.11 to 3.14.
+    _ready: Any
+    _stopping: bool
+
+    def __init__(self, *, limit_ns: int | None = None) -> None:
+        super().__init__()
+        self.now_ns = 0
+        self.limit_ns = limit_ns
+        self._heap: list[tuple[int, int, int, VirtualTimer]] = []
+        self._order = 0
+        self._turns = 0
+        self._tasks: dict[asyncio.Task[Any], None] = {}
+        self._task_number = 0
+        self._failure: BaseException | None = None
+        self.set_exception_handler(_fail)
+
+    # -- time
+
+    def time(self) -> float:
+        return self.now_ns / 1e9
+
+    def call_at_ns(
+        self, when_ns: int, callback: Callable[[], object], priority: int = ARRIVAL
+    ) -> VirtualTimer:
+        """Call back at `when_ns`; of equal times and priorities, in the order of the calls."""
+        timer = VirtualTimer(callback)
+        self._order += 1
+        heapq.heappush(self._heap, (max(when_ns, self.now_ns), priority, self._order, timer))
+        return timer
+
+    def call_later(  # type: ignore[override]
+        self,
+        delay: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        return self._call_at_ns(self.now_ns + round(delay * 1e9), callback, args, context)
+
+    def call_at(  # type: ignore[override]
+        self,
+        when: float,
+        callback: Callable[..., object],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.TimerHandle:
+        return self._call_at_ns(round(when * 1e9), callback, args, context)
+
+    def _call_at_ns(
+        self,
+        when_ns: int,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        context: contextvars.Context | None,
+    ) -> asyncio.TimerHandle:
+        handle = asyncio.TimerHandle(when_ns / 1e9, callback, args, self, context)
+
+        def due() -> None:
+            if not handle.cancelled():
+                handle._run()
+
+        self.call_at_ns(when_ns, due, TIMER)
+        return handle
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """It stays in the heap until it is due, and does nothing then."""
+
+    # -- one turn
+
+    def _run_once(self) -> None:
+        if self._failure is not None:
+            self._ready.clear()
+            failure, self._failure = self._failure, None
+            raise failure
+        if not self._ready and not self._stopping:
+            self._advance()
+        self._turns += 1
+        if self._turns > TURNS_AT_ONE_TIME_MAX:
+            raise Endless(f"time stands still at {self.now_ns:,} ns: something calls itself without end")
+        while self._heap and self._heap[0][0] <= self.now_ns:
+            timer = heapq.heappop(self._heap)[3]
+            if not timer.cancelled:
+                self.call_soon(timer.fire)
+        for _ in range(len(self._ready)):
+            handle: asyncio.Handle = self._ready.popleft()
+            if not handle.cancelled():
+                handle._run()
+                if self._failure is not None:
+                    return
+
+    def _advance(self) -> None:
+        while self._heap and self._heap[0][3].cancelled:
+            heapq.heappop(self._heap)
+        if not self._heap:
+            raise Deadlock(f"nothing is scheduled at {self.now_ns:,} ns, but these wait: {self._waiting()}")
+        when_ns = self._heap[0][0]
+        if self.limit_ns is not None and when_ns > self.limit_ns:
+            raise Endless(f"not done after {self.limit_ns / 1e9:,.3f} virtual s; waiting: {self._waiting()}")
+        if when_ns > self.now_ns:
+            self.now_ns, self._turns = when_ns, 0
+
+    def _waiting(self) -> str:
+        waiting: list[str] = []
+        for task in self._tasks:
+            frames = task.get_stack(limit=1)
+            where = f" at {frames[-1].f_code.co_qualname}:{frames[-1].f_lineno}" if frames else ""
+            waiting.append(f"{task.get_name()}{where}")
+        return ", ".join(waiting) or "no task of this loop"
+
+    # -- tasks, in the order of their creation, with names that do not depend on other loops
+
+    def create_task(self, coro: Any, *, name: object = None, **options: Any) -> asyncio.Task[Any]:
+        self._task_number += 1
+        label = str(name) if name is not None else f"{self._task_number}-{coro.__qualname__}"
+        task: asyncio.Task[Any] = super().create_task(coro, name=label, **options)
+        self._tasks[task] = None
+        task.add_done_callback(lambda ended: self._tasks.pop(ended, None))
+        return task
+
+    def run(self, main: Coroutine[Any, Any, T]) -> T:
+        """Run `main` to its end, cancel what it left, and close the loop. Raises what leaked from a callback."""
+        try:
+            result = self.run_until_complete(main)
+            if self._failure is not None:
+                raise self._failure
+            return result
+        finally:
+            self._wind_up()
+
+    def _wind_up(self) -> None:
+        self._failure, self._turns = None, 0
+        self.limit_ns = None
+        # What is cut off here may complain of it: the run's own outcome is what counts.
+        self.set_exception_handler(lambda loop, context: None)
+        left = list(self._tasks)
+        for task in left:
+            task.cancel()
+        try:
+            if left:
+                self.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            self.run_until_complete(self.shutdown_asyncgens())
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        self._heap.clear()
+        super().close()
+
+    # -- what does not exist here
+
+    def call_soon_threadsafe(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        return self.call_soon(callback, *args, context=context)
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Any, *args: Any
+    ) -> NoReturn:
+        raise RuntimeError("there are no threads in the virtual world: use the Worker port")
+
+    def _process_events(self, event_list: object) -> None: ...
+
+    def _write_to_self(self) -> None: ...
+
+
+def _fail(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    assert isinstance(loop, VirtualLoop)
+    error = context.get("exception")
+    if loop._failure is None:
+        loop._failure = error if error is not None else AssertionError(context.get("message"))
+
+
+class VirtualClock:
+    """`ports.Clock` of one incarnation of one node.
+
+    offset_ns: what this node's monotonic clock shows more than the loop's. wall_offset_ns may be changed: wall clocks jump.
+    """
+
+    def __init__(self, loop: VirtualLoop, fence: Fence | None = None, *, offset_ns: int = 0) -> None:
+        self._loop = loop
+        self._fence = fence or Fence()
+        self.offset_ns = offset_ns
+        self.wall_offset_ns = EPOCH_NS
+
+    def now_ns(self) -> int:
+        return self._loop.now_ns + self.offset_ns
+
+    def wall_ns(self) -> int:
+        return self._loop.now_ns + self.wall_offset_ns
+
+    def call_at(self, when_ns: int, callback: Callable[[], None]) -> VirtualTimer:
+        if self._fence.fallen:
+            return VirtualTimer(callback)
+        return self._loop.call_at_ns(when_ns - self.offset_ns, self._guarded(callback), TIMER)
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        if not self._fence.fallen:
+            self._loop.call_soon(self._guarded(callback))
+
+    def _guarded(self, callback: Callable[[], None]) -> Callable[[], None]:
+        def guarded() -> None:
+            if not self._fence.fallen:
+                callback()
+
+        return guarded

@@ -1,0 +1,195 @@
+"""A disk in memory that loses what was not synced.
+
+`crash` decides, by a seeded chance, what of the unsynced writes survives: nothing, everything, or some 512-byte sectors of
+them in any order; and how many of the unsynced renames, creations and removals. Files of an earlier life raise.
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+SECTOR_BYTES = 512
+
+Fate = Literal["lost", "kept", "torn"]
+
+
+@dataclass
+class Inode:
+    durable: bytearray = field(default_factory=bytearray)
+    data: bytearray = field(default_factory=bytearray)
+    unsynced: list[tuple[int, bytes]] = field(default_factory=list)
+
+
+def _put(data: bytearray, offset: int, piece: bytes) -> None:
+    if len(data) < offset + len(piece):
+        data.extend(bytes(offset + len(piece) - len(data)))
+    data[offset : offset + len(piece)] = piece
+
+
+class MemoryFile:
+    """`ports.File` on an inode, for one life of the disk."""
+
+    def __init__(self, disk: MemoryDisk, name: str, inode: Inode) -> None:
+        self._disk = disk
+        self._name = name
+        self._inode = inode
+        self._life = disk.life
+        self._closed = False
+
+    def _check(self) -> None:
+        if self._closed or self._life != self._disk.life:
+            raise OSError(errno.EBADF, "the file is closed, or of an earlier life")
+
+    def pread(self, size_bytes: int, offset: int) -> bytes:
+        self._check()
+        self._disk.record("pread", self._name, size_bytes)
+        return bytes(self._inode.data[offset : offset + size_bytes])
+
+    def pwrite(self, parts: Sequence[bytes | memoryview], offset: int) -> None:
+        self._check()
+        data = b"".join(parts)
+        self._disk.record("pwrite", self._name, len(data))
+        grows = max(0, offset + len(data) - len(self._inode.data))
+        self._disk.take_space(grows)
+        _put(self._inode.data, offset, data)
+        self._inode.unsynced.append((offset, data))
+
+    def sync(self) -> None:
+        self._check()
+        self._disk.record("sync", self._name, 0)
+        self._inode.durable = bytearray(self._inode.data)
+        self._inode.unsynced.clear()
+
+    def size(self) -> int:
+        self._check()
+        return len(self._inode.data)
+
+    def close(self) -> None:
+        self._closed = True
+
+
+class MemoryLock:
+    def __init__(self, disk: MemoryDisk, name: str) -> None:
+        self._disk = disk
+        self._name = name
+        self._life = disk.life
+
+    def release(self) -> None:
+        if self._life == self._disk.life:
+            self._disk.locks.discard(self._name)
+
+
+class MemoryDisk:
+    """`ports.Disk` in memory. `fault`, if set, is asked before each operation and may raise OSError.
+
+    operations: (what, file, bytes) of everything that was asked, in order. capacity_bytes: then ENOSPC; None: endless.
+    """
+
+    def __init__(self, path: str = "/disk") -> None:
+        self.path = path
+        self.life = 1
+        self.names: dict[str, Inode] = {}
+        self.durable_names: dict[str, Inode] = {}
+        self.unsynced_names: list[dict[str, Inode]] = []
+        self.locks: set[str] = set()
+        self.operations: list[tuple[str, str, int]] = []
+        self.fault: Callable[[str, str], None] | None = None
+        self.capacity_bytes: int | None = None
+        self.used_bytes = 0
+
+    def record(self, what: str, name: str, size_bytes: int) -> None:
+        self.operations.append((what, name, size_bytes))
+        if self.fault is not None:
+            self.fault(what, name)
+
+    def take_space(self, size_bytes: int) -> None:
+        self.used_bytes += size_bytes
+        if self.capacity_bytes is not None and self.used_bytes > self.capacity_bytes:
+            self.used_bytes -= size_bytes
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    # -- ports.Disk
+
+    def prepare(self) -> None:
+        self.record("prepare", "", 0)
+
+    def list(self) -> list[str]:
+        return sorted({*self.names, *self.locks})
+
+    def open(self, name: str, *, create: bool = False) -> MemoryFile:
+        self.record("create" if create else "open", name, 0)
+        if create:
+            if name in self.names:
+                raise FileExistsError(errno.EEXIST, "File exists", name)
+            self.names[name] = Inode()
+            self._changed()
+        elif name not in self.names:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", name)
+        return MemoryFile(self, name, self.names[name])
+
+    def rename(self, old: str, new: str) -> None:
+        self.record("rename", new, 0)
+        self.names[new] = self.names.pop(old)
+        self._changed()
+
+    def remove(self, name: str) -> None:
+        self.record("remove", name, 0)
+        self.take_space(-len(self.names.pop(name).data))
+        self._changed()
+
+    def sync_dir(self) -> None:
+        self.record("sync_dir", "", 0)
+        self.durable_names = dict(self.names)
+        self.unsynced_names.clear()
+
+    def lock(self, name: str) -> MemoryLock:
+        if name in self.locks:
+            raise BlockingIOError(errno.EAGAIN, "held")
+        self.locks.add(name)
+        return MemoryLock(self, name)
+
+    def _changed(self) -> None:
+        self.unsynced_names.append(dict(self.names))
+
+    # -- faults
+
+    def crash(self, chance: random.Random, fate: Fate = "torn") -> None:
+        """Lose power: what is not synced meets its fate, locks are gone, open files are dead."""
+        self.life += 1
+        self.locks.clear()
+        if fate == "kept" and self.unsynced_names:
+            self.durable_names = self.unsynced_names[-1]
+        elif fate == "torn" and self.unsynced_names:
+            survivors = [self.durable_names, *self.unsynced_names]
+            self.durable_names = survivors[int(chance.random() * len(survivors))]
+        self.unsynced_names.clear()
+        self.names = dict(self.durable_names)
+        for inode in self.names.values():
+            for offset, piece in inode.unsynced:
+                self._survive(inode, offset, piece, chance, fate)
+            inode.unsynced.clear()
+            inode.data = bytearray(inode.durable)
+        self.used_bytes = sum(len(inode.data) for inode in self.names.values())
+
+    def _survive(self, inode: Inode, offset: int, piece: bytes, chance: random.Random, fate: Fate) -> None:
+        at = 0
+        while at < len(piece):
+            step = min(SECTOR_BYTES - (offset + at) % SECTOR_BYTES, len(piece) - at)
+            if fate == "kept" or (fate == "torn" and chance.random() < 0.5):
+                _put(inode.durable, offset + at, piece[at : at + step])
+            at += step
+
+    def flip(self, name: str, offset: int, bit: int = 0) -> None:
+        """A bit turns over while the file lies there."""
+        inode = self.names[name]
+        inode.data[offset] ^= 1 << bit
+        inode.durable[offset] ^= 1 << bit
+
+    def truncate(self, name: str, size_bytes: int) -> None:
+        """The end of a file disappears."""
+        inode = self.names[name]
+        del inode.data[size_bytes:], inode.durable[size_bytes:]
