@@ -1,7 +1,8 @@
-"""A client process's end of one stream to a node: Hello, Welcome, then requests out and answers in. Retries are not its business."""
+"""A client process's end of one stream to a node: Hello, Welcome, then requests out and answers in. It retries nothing."""
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -68,9 +69,25 @@ class Greeting:
         return certificate_refusal(welcome.node_id, certified)
 
 
-class ClientEnd(StreamEnd):
-    """One attempt to talk to one node. `ended` is called once, with the reason for a person, unless `abort` came first.
+class _Alone:
+    """The owner of a stream that looks after itself: whoever writes flushes."""
 
+    def flush_soon(self, end: StreamEnd) -> None:
+        pass
+
+    def failed(self, end: StreamEnd, error: ProtocolError) -> None:
+        assert isinstance(end, ClientEnd), "it owns no other"
+        end.give_up(f"sent what no node sends: {error}")
+
+    def lost(self, end: StreamEnd) -> None:
+        pass
+
+
+class ClientEnd(StreamEnd):
+    """One attempt to talk to one node, for as long as it lasts.
+
+    ended: called once, at the latest when the stream is lost, with the reason for a person.
+    gone: called when the network has let go of the stream.
     heard_ns: when the node last sent anything.
     """
 
@@ -80,21 +97,22 @@ class ClientEnd(StreamEnd):
         timeout_ns: int,
         address: Address,
         greeting: Greeting,
+        *,
         welcomed: Callable[[ClientEnd, Welcome], None],
         delivered: Callable[[ClientEnd, codec.WireMessage], None],
         ended: Callable[[ClientEnd, str | Refusal], None],
     ) -> None:
-        super().__init__(self, ports.clock, timeout_ns)
+        super().__init__(_Alone(), ports.clock, timeout_ns)
         self._clock = ports.clock
         self.address = address
         self.welcome: Welcome | None = None
         self.heard_ns = ports.clock.now_ns()
+        self.gone: Callable[[], None] | None = None
         self._greeting = greeting
         self._welcomed = welcomed
         self._delivered = delivered
         self._ended: Callable[[ClientEnd, str | Refusal], None] | None = ended
-        self._why: str | Refusal = "closed the connection"
-        self.gone: Callable[[], None] | None = None
+        self._why: str | Refusal | None = None
 
     # -- ports.StreamHandler
 
@@ -108,12 +126,10 @@ class ClientEnd(StreamEnd):
         super().received(data)
 
     def lost(self, error: Exception | None) -> None:
-        if error is not None:
-            self._why = _reason(error)
         super().lost(error)
+        self._end("closed the connection" if error is None else _reason(error))
         if self.gone is not None:
             self.gone()
-        self._end()
 
     def frame(self, header: memoryview, blob: memoryview) -> None:
         if self.welcome is not None:
@@ -121,56 +137,40 @@ class ClientEnd(StreamEnd):
             return
         answer = decode_answer(header)
         refusal = answer if isinstance(answer, Refusal) else self._greeting.judge(answer, self.peer_names)
-        if refusal is None and isinstance(answer, Welcome):
+        if isinstance(answer, Welcome) and refusal is None:
             self.welcome = answer
             self.identified()
             self._welcomed(self, answer)
         elif refusal is not None:
-            self._give_up(refusal)
-
-    # -- its own StreamOwner: whoever writes flushes
-
-    def flush_soon(self, end: StreamEnd) -> None:
-        pass
-
-    def failed(self, end: StreamEnd, error: ProtocolError) -> None:
-        self._why = f"sent what no node sends: {error}"
+            self.give_up(refusal)
 
     def flush(self) -> None:
-        """What may wait here is bounded by the requests without an outcome, so a slow node costs no memory beyond them."""
+        """What waits here is bounded by the requests without an outcome: a slow node costs no memory beyond theirs."""
         parts, self._out = self._out, []
         if self.stream is not None and parts:
             self.stream.write(parts)
 
     # -- the end
 
-    def give_up(self, why: str) -> None:
-        """Close it; `ended` follows at once, even if the network never says anything."""
-        self._give_up(why)
-
-    def _give_up(self, why: str | Refusal) -> None:
+    def give_up(self, why: str | Refusal) -> None:
         self._why = why
         self.abort()
-        self._end()
 
     def abort(self) -> None:
-        if not self.closed and self._deadline is not None and self.welcome is None:
-            # The deadline of the handshake calls this, too.
-            self._why = "did not answer in time" if isinstance(self._why, str) else self._why
-        self._handshake_over()
+        """Close it. Without another reason it is the handshake's deadline that asks for this."""
         super().abort()
-        if self.stream is None:
-            self._end()
+        self._handshake_over()
+        self._end("did not answer in time")
 
     def forget(self) -> None:
-        """Close it; nothing is told to anybody any more."""
+        """Close it and tell nobody but `gone`."""
         self._ended = None
         self.abort()
 
-    def _end(self) -> None:
+    def _end(self, why: str) -> None:
         ended, self._ended = self._ended, None
         if ended is not None:
-            ended(self, self._why)
+            ended(self, self._why or why)
 
 
 def _reason(error: Exception) -> str:
@@ -187,3 +187,51 @@ def _reason(error: Exception) -> str:
             return (error.strerror or str(error)).lower()
         case _:
             return str(error) or type(error).__name__
+
+
+async def probe(
+    ports: Ports, timeout_ns: int, address: Address, greeting: Greeting
+) -> NodeStatus | RaftError:
+    """Ask one node for its status, over a stream of its own. An error is returned, not raised: it belongs to the report."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[NodeStatus | RaftError] = loop.create_future()
+    gone: asyncio.Future[None] = loop.create_future()
+
+    def settle(outcome: NodeStatus | RaftError) -> None:
+        if not answer.done():
+            answer.set_result(outcome)
+
+    def welcomed(end: ClientEnd, welcome: Welcome) -> None:
+        end.write(codec.encode(RequestStatus(_PROBE_ID)))
+        end.flush()
+
+    def delivered(end: ClientEnd, message: codec.WireMessage) -> None:
+        match message:
+            case StatusReport():
+                settle(message.status)
+            case RequestFailed():
+                settle(error_of(message))
+            case _:
+                end.give_up(f"answers with {type(message).__name__}")
+
+    def ended(end: ClientEnd, why: str | Refusal) -> None:
+        settle(Unavailable(why.text if isinstance(why, Refusal) else why))
+
+    def left() -> None:
+        if not gone.done():
+            gone.set_result(None)
+
+    end = ClientEnd(ports, timeout_ns, address, greeting, welcomed=welcomed, delivered=delivered, ended=ended)
+    end.gone = left
+    deadline = ports.clock.call_at(
+        ports.clock.now_ns() + timeout_ns, lambda: end.give_up("did not answer in time")
+    )
+    ports.network.connect(address, end)
+    try:
+        return await answer
+    finally:
+        deadline.cancel()
+        open_still = end.stream is not None
+        end.forget()
+        if open_still:
+            await gone

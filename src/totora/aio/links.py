@@ -6,9 +6,9 @@ Each node dials every peer twice and sends over its own streams only: what carri
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Final, Protocol, get_args
+from typing import Any, Final, Protocol
 
 from ..config import Settings
 from ..core.messages import AppendEntries, Message
@@ -18,6 +18,7 @@ from ..types import Address, NodeId
 from ..wire import codec
 from ..wire.client import ClientMessage
 from ..wire.handshake import Hello, Local, Refusal, Welcome, encode_handshake, judge, judge_welcome
+from .seldom import Seldom
 from .streams import Accepted, Dialled, StreamEnd
 
 __all__ = ["Client", "Counters", "Links", "Observer", "PeerLinks"]
@@ -30,10 +31,7 @@ CLIENTS_MAX: Final = 1_024
 BACKOFF_MIN_NS: Final = 20_000_000
 BACKOFF_MAX_NS: Final = 1_000_000_000
 
-COMPLAINTS_MAX: Final = 4_096
 COMPLAIN_EVERY_NS: Final = 60_000_000_000
-
-_PEER_MESSAGES: Final = get_args(Message)
 
 Client = Accepted
 """A connected client process, as `Observer.client_received` names it."""
@@ -128,7 +126,7 @@ class Links:
         self._unidentified: dict[Accepted, None] = {}
         self._accepted: dict[Accepted, Hello] = {}
         self._dirty: list[StreamEnd] = []
-        self._complaints: dict[tuple[str, str], int] = {}
+        self._logged = Seldom(COMPLAIN_EVERY_NS)
         self._closed = False
         self.counters = Counters()
 
@@ -219,13 +217,13 @@ class Links:
         if isinstance(answer, Refusal):
             self.counters.refused += 1
             self._observer.refused(peer.id, answer)
-            self._complain(f"node {peer.id}", f"refused this node: {answer.text}")
+            self._log_seldom((answer.code, peer.id), f"node {peer.id}", f"refused this node: {answer.text}")
             peer.backoff_ns = BACKOFF_MAX_NS
             end.abort()
             return
         refusal = judge_welcome(answer, peer.id, self._observer.local(), end.peer_names)
         if refusal is not None:
-            self._complain(f"node {peer.id}", refusal.text)
+            self._log_seldom((refusal.code, peer.id), f"node {peer.id}", refusal.text)
             peer.backoff_ns = BACKOFF_MAX_NS
             end.abort()
             return
@@ -291,7 +289,8 @@ class Links:
         end.write(encode_handshake(answer))
         if isinstance(answer, Refusal):
             self.counters.refused += 1
-            self._complain(f"node {hello.node_id} at {end.peer_address}", f"was refused: it {answer.text}")
+            who = f"node {hello.node_id} at {end.peer_address}"
+            self._log_seldom((answer.code, _host(end)), who, f"was refused: it {answer.text}")
             end.close()
             return
         end.identified()
@@ -323,7 +322,7 @@ class Links:
         if hello.role == "client":
             self._observer.client_received(end, message)
         else:
-            if not isinstance(message, _PEER_MESSAGES):
+            if isinstance(message, ClientMessage):
                 raise ProtocolError(
                     hello.node_id, f"sent {type(message).__name__}, which only clients and nodes exchange"
                 )
@@ -343,8 +342,9 @@ class Links:
 
     def failed(self, end: StreamEnd, error: ProtocolError) -> None:
         self.counters.garbage += 1
-        who = f"node {end.peer}" if isinstance(end, Dialled) else end.peer_address.rpartition(":")[0]
-        self._complain(who, f"sent what it must not: {error}")
+        # What it says may be anything, and each connection has another port: one line per host.
+        who = f"node {end.peer}" if isinstance(end, Dialled) else _host(end)
+        self._log_seldom(("garbage", who), who, f"sent what it must not: {error}")
 
     def lost(self, end: StreamEnd) -> None:
         if isinstance(end, Dialled):
@@ -384,12 +384,11 @@ class Links:
             None,
         )
 
-    def _complain(self, who: str, why: str) -> None:
-        """Log, at most once per peer, cause and minute."""
-        now = self._clock.now_ns()
-        if now - self._complaints.get((who, why), -COMPLAIN_EVERY_NS) < COMPLAIN_EVERY_NS:
-            return
-        if len(self._complaints) >= COMPLAINTS_MAX:
-            self._complaints.clear()
-        self._complaints[who, why] = now
-        self._log("warning", "peer_trouble", {"peer": who, "why": why})
+    def _log_seldom(self, cause: Hashable, who: str, why: str) -> None:
+        """Log at most once per peer, cause and minute."""
+        if self._logged.passes(cause, self._clock.now_ns()):
+            self._log("warning", "peer_trouble", {"peer": who, "why": why})
+
+
+def _host(end: StreamEnd) -> str:
+    return end.peer_address.rpartition(":")[0]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import ipaddress
 import logging
 import socket
 import ssl
@@ -19,6 +21,7 @@ __all__ = ["AsyncioNetwork"]
 CONNECT_TIMEOUT_S: Final = 5.0
 RECEIVE_BYTES: Final = 256 << 10
 BACKLOG: Final = 1024
+LOOK_UP_EVERY_S: Final = 5.0
 
 _LOGGER: Final = logging.getLogger("totora")
 
@@ -109,8 +112,21 @@ class _Listener:
         self._server.close()
 
 
+@functools.lru_cache(maxsize=1_024)
+def _is_name(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return True
+    return False
+
+
 class _Datagrams:
-    """A socket that is drained whenever it is ready: a burst must not overflow it."""
+    """A socket that is drained whenever it is ready: a burst must not overflow it.
+
+    Names are looked up beside the loop, and anew every now and then; what is sent before is lost. What arrives from where a
+    name leads is said to come from that name.
+    """
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, sock: socket.socket, received: Callable[[Address, bytes], None]
@@ -121,6 +137,10 @@ class _Datagrams:
         host, port = sock.getsockname()[:2]
         self.address: Address = (host, port)
         self._closed = False
+        self._found: dict[Address, Address] = {}
+        self._named: dict[Address, Address] = {}
+        self._look_up_at: dict[Address, float] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         loop.add_reader(sock.fileno(), self._readable)
 
     def _readable(self) -> None:
@@ -131,18 +151,48 @@ class _Datagrams:
                 return
             except OSError:
                 continue  # An earlier send was refused at the other end: nothing to read, nothing lost.
-            self._received((source[0], source[1]), data)
+            address = (source[0], source[1])
+            try:
+                self._received(self._named.get(address, address), data)
+            except Exception:  # costs this datagram, never the loop
+                _LOGGER.exception("datagram_failed", extra={"fields": {"peer": f"{address[0]}:{address[1]}"}})
             if self._closed:
                 return
 
     def send(self, to: Address, data: bytes) -> None:
-        if not self._closed:
+        if self._closed:
+            return
+        address: Address | None = to
+        if _is_name(to[0]):
+            self._look_up(to)
+            address = self._found.get(to)
+        if address is not None:
             with contextlib.suppress(OSError):  # A datagram may be lost: who sent it asks again.
-                self._sock.sendto(data, to)
+                self._sock.sendto(data, address)
+
+    def _look_up(self, name: Address) -> None:
+        now = self._loop.time()
+        if now >= self._look_up_at.get(name, now):
+            self._look_up_at[name] = now + LOOK_UP_EVERY_S
+            task = asyncio.ensure_future(self._find(name))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _find(self, name: Address) -> None:
+        family = self._sock.family
+        try:
+            found = await self._loop.getaddrinfo(*name, family=family, type=socket.SOCK_DGRAM)
+        except (OSError, UnicodeError):
+            return  # Its host may be about to come up: the last answer counts until then.
+        host, port = found[0][4][:2]
+        self._found[name] = (str(host), int(port))
+        self._named = {address: name for name, address in self._found.items()}
 
     def close(self) -> None:
         if not self._closed:
             self._closed = True
+            for task in self._tasks:
+                task.cancel()
             self._loop.remove_reader(self._sock.fileno())
             self._sock.close()
 

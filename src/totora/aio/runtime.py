@@ -37,6 +37,7 @@ from .links import Client, Links, PeerLinks
 from .opening import Opened, open_store
 from .reading import LogReader, on_worker
 from .serving import serve
+from .udp import UdpLinks
 
 __all__ = ["Runtime"]
 
@@ -113,7 +114,9 @@ class Runtime:
             store_id=opened.store_id,
         )
         self._reader = LogReader(self._engine.raft.log, opened.store, ports.reader, self.fail)
-        self._links = Links(ports, settings, self)
+        self._links = (
+            UdpLinks(ports, settings, self) if settings.transport == "udp" else Links(ports, settings, self)
+        )
         try:
             self._address = await self._links.start(self._bind)
         except OSError as error:
@@ -253,7 +256,9 @@ class Runtime:
 
         self.confirm_read(timeout_s, confirmed)
 
-    async def load_page(self, start: LogIndex, end: LogIndex) -> tuple[list[Batch], LogIndex]:
+    async def load_page(
+        self, start: LogIndex, end: LogIndex, timeout_s: float | None
+    ) -> tuple[list[Batch], LogIndex]:
         """Batches that hold committed entries from `start`, up to `end` or 8 MiB; and the index to go on at."""
         self._check_open()
         return await self._reader.page(start, end)

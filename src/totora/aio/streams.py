@@ -44,7 +44,6 @@ class StreamEnd:
         self._owner = owner
         self._reader = FrameReader(HANDSHAKE_BYTES_MAX)
         self._out: list[bytes] = []
-        self._out_bytes = 0
         self._deadline: Timer | None = clock.call_at(clock.now_ns() + handshake_timeout_ns, self.abort)
         self.stream: Stream | None = None
         self.closed = False
@@ -175,6 +174,7 @@ class Accepted(StreamEnd):
     ) -> None:
         super().__init__(owner, clock, handshake_timeout_ns)
         self.hello: Hello | None = None
+        self._out_bytes = 0
         self._greeted = greeted
         self._delivered = delivered
 
@@ -184,6 +184,17 @@ class Accepted(StreamEnd):
             self._greeted(self, self.hello)
         else:
             self._delivered(self, codec.decode(header, blob))
+
+    def write(self, parts: list[bytes]) -> None:
+        """A stranger's few bytes may ask for many: more than the bound is not even joined."""
+        super().write(parts)
+        self._out_bytes += sum(map(len, parts))
+        if self._out_bytes > BUFFERED_BYTES_MAX:
+            self.abort()
+
+    def flush(self) -> None:
+        self._out_bytes = 0
+        super().flush()
 
     def send(self, message: Message | codec.WireMessage) -> None:
         self.write(codec.encode(message))

@@ -8,6 +8,7 @@ So a batch is encoded once in its life, and a message that carries megabytes dec
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -32,8 +33,8 @@ def _batch_size(value: Any) -> int:
 class _Blob:
     """The bytes behind the header that is being decoded."""
 
-    def __init__(self) -> None:
-        self.data: memoryview = memoryview(b"")
+    def __init__(self, data: memoryview) -> None:
+        self.data = data
         self.offset = 0
 
     def take(self, kind: type, size_bytes: Any) -> Batch:
@@ -47,9 +48,16 @@ class _Blob:
         return batch
 
 
-_BLOB: Final = _Blob()
+# Not a plain global: nodes in threads of their own decode at the same time.
+_BLOB: Final[ContextVar[_Blob]] = ContextVar("_BLOB")
+
+
+def _take_batch(kind: type, size_bytes: Any) -> Batch:
+    return _BLOB.get().take(kind, size_bytes)
+
+
 _ENCODER: Final = msgspec.msgpack.Encoder(enc_hook=_batch_size)
-_DECODER: Final = msgspec.msgpack.Decoder(WireMessage, dec_hook=_BLOB.take)
+_DECODER: Final = msgspec.msgpack.Decoder(WireMessage, dec_hook=_take_batch)
 
 
 def encode(message: WireMessage) -> list[bytes]:
@@ -60,7 +68,8 @@ def encode(message: WireMessage) -> list[bytes]:
 
 def decode(header: memoryview, blob: memoryview) -> WireMessage:
     """A message, its batches verified. Raises ProtocolError."""
-    _BLOB.data, _BLOB.offset = blob, 0
+    unread = _Blob(blob)
+    token = _BLOB.set(unread)
     try:
         message: WireMessage = _DECODER.decode(header)
     except ProtocolError:
@@ -68,7 +77,7 @@ def decode(header: memoryview, blob: memoryview) -> WireMessage:
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise ProtocolError("message", str(error)) from error
     finally:
-        _BLOB.data = memoryview(b"")
-    if _BLOB.offset != len(blob):
-        raise ProtocolError("message", f"{len(blob) - _BLOB.offset} bytes follow the last batch")
+        _BLOB.reset(token)
+    if unread.offset != len(blob):
+        raise ProtocolError("message", f"{len(blob) - unread.offset} bytes follow the last batch")
     return message

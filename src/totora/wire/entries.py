@@ -29,11 +29,12 @@ class EntryCodec(Generic[T]):
             try:
                 self._decoder = msgspec.msgpack.Decoder(entry_type)
                 schema = msgspec.json.schema(entry_type)
-            except (TypeError, NotImplementedError) as error:
+            except (TypeError, NotImplementedError, NameError) as error:
                 raise ConfigurationError(
                     f"entry_type {entry_type!r} is not supported by msgspec: {error}"
                 ) from error
-            self._encoder = msgspec.msgpack.Encoder(order="deterministic")
+            # In no particular order: with one, msgspec takes only text for the keys of a dict.
+            self._encoder = msgspec.msgpack.Encoder()
             form = b"msgpack " + msgspec.json.encode(schema, order="deterministic")
         self.fingerprint = hashlib.sha256(form).digest()[:16]
 
@@ -52,7 +53,7 @@ class EntryCodec(Generic[T]):
             try:
                 encoded = self._encoder.encode(entry)
                 self._decoder.decode(encoded)
-            except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as error:
+            except Exception as error:  # a type's own `__post_init__` may raise anything
                 raise InvalidRequest(f"an entry is not of type {self._name}: {error}") from error
             return encoded
         raise InvalidRequest(f"an entry is of type {type(entry).__name__}, not {self._name}")
@@ -63,7 +64,12 @@ class EntryCodec(Generic[T]):
             return cast(T, str(payload, "utf-8"))
         if self.entry_type is bytes:
             return cast(T, bytes(payload))
-        return self._decoder.decode(payload)
+        try:
+            return self._decoder.decode(payload)
+        except ValueError:
+            raise
+        except Exception as error:  # nested too deep, a set of lists, or what `__post_init__` raises
+            raise ValueError(f"{type(error).__name__}: {error}") from error
 
     @property
     def _name(self) -> str:

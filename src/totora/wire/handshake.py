@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -41,10 +41,26 @@ VERSION_MAX: Final = 1
 
 MAGIC: Final = "totora"
 
+NAMES_CHARS_MAX: Final = 200
+"""How much of a certificate's names a refusal quotes: it must itself fit into a frame of the handshake."""
+
+_Name: TypeAlias = Annotated[bytes, msgspec.Meta(max_length=64)]
+"""Ids and hashes hold 16 bytes now. A refusal quotes them, so a stranger may not send what makes it too long."""
+
 StreamRole: TypeAlias = Literal["control", "bulk", "client"]
 
 RefusalCode: TypeAlias = Literal[
-    "version", "cluster", "list", "address", "entry_type", "member", "store", "self", "certificate", "full"
+    "version",
+    "cluster",
+    "list",
+    "address",
+    "entry_type",
+    "member",
+    "store",
+    "self",
+    "certificate",
+    "full",
+    "transport",
 ]
 
 
@@ -61,12 +77,12 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag=64):
     version_min: int
     version_max: int
     role: StreamRole
-    cluster_id: bytes | None
-    list_hash: bytes
+    cluster_id: _Name | None
+    list_hash: _Name
     node_id: NodeId
-    store_id: bytes
+    store_id: _Name
     incarnation: int
-    fingerprint: bytes
+    fingerprint: _Name
     host: str
     port: int
     to: NodeId | None
@@ -76,9 +92,9 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, tag=65):
     """The acceptor agrees, and says who it is. commit_index: where a client's knowledge begins."""
 
     version: int
-    cluster_id: bytes | None
+    cluster_id: _Name | None
     node_id: NodeId
-    store_id: bytes
+    store_id: _Name
     incarnation: int
     commit_index: LogIndex
 
@@ -202,7 +218,7 @@ def certificate_refusal(node_id: NodeId, certified: frozenset[str] | None) -> Re
     """A certificate must name the node that shows it, as the DNS name `node-<id>`."""
     if certified is None or f"node-{node_id}" in certified:
         return None
-    named = ", ".join(sorted(certified)) or "nobody"
+    named = ", ".join(sorted(certified))[:NAMES_CHARS_MAX] or "nobody"
     return Refusal("certificate", f"the certificate names {named}, not node-{node_id}")
 
 
@@ -213,6 +229,12 @@ def judge_welcome(
     cluster_id = local.configuration.cluster_id
     if welcome.node_id != expected:
         return Refusal("address", f"node {welcome.node_id} answers at the address of node {expected}")
+    if not VERSION_MIN <= welcome.version <= VERSION_MAX:
+        return Refusal(
+            "version",
+            f"node {expected} wants protocol version {welcome.version}, node {local.node_id} speaks {VERSION_MIN} "
+            f"to {VERSION_MAX}: upgrade the older one",
+        )
     if cluster_id is not None and welcome.cluster_id is not None and welcome.cluster_id != cluster_id:
         return Refusal("cluster", f"node {expected} belongs to another cluster, {welcome.cluster_id.hex()}")
     member = local.configuration.member(expected)
@@ -234,7 +256,7 @@ def decode_hello(header: memoryview) -> Hello:
     """Raises ProtocolError for what is no Hello."""
     try:
         hello = _HELLO.decode(header)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise ProtocolError("handshake", str(error)) from error
     if hello.magic != MAGIC:
         raise ProtocolError("handshake", "not a totora node")
@@ -245,6 +267,6 @@ def decode_answer(header: memoryview) -> Welcome | Refusal:
     """Raises ProtocolError for what is neither."""
     try:
         answer: Welcome | Refusal = _ANSWER.decode(header)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise ProtocolError("handshake", str(error)) from error
     return answer

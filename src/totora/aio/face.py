@@ -1,0 +1,224 @@
+"""The typed face that a node and a client share: entries become bytes here, and bytes entries; nothing else happens here."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import Generic, Protocol, TypeVar
+
+from ..config import Settings
+from ..core.batch import HEADER_BYTES, Batch, Kind
+from ..errors import DecodeFailed, EntryTooLarge, RaftError
+from ..session.proposals import Appended
+from ..session.requests import AppendRequest, ClientRequest, Err, IndexRange, Ok, Response
+from ..types import Entry, LogIndex, Term
+from ..wire.entries import EntryCodec
+
+__all__ = ["Backend", "Face", "entries_of"]
+
+T = TypeVar("T")
+
+
+def entries_of(
+    codec: EntryCodec[T], batches: Iterable[Batch], start: LogIndex, end: LogIndex
+) -> list[Entry[T]]:
+    """The users' entries of `batches` with indexes from `start` to `end`. Raises DecodeFailed."""
+    entries: list[Entry[T]] = []
+    decode = codec.decode
+    for batch in batches:
+        if batch.kind != Kind.ENTRIES:
+            continue
+        index = batch.first_index
+        for payload in batch.payloads():
+            if start <= index <= end:
+                try:
+                    entries.append(Entry(index, batch.term, decode(payload)))
+                except ValueError as error:
+                    raise DecodeFailed(index, str(error)) from error
+            index += 1
+    return entries
+
+
+class Backend(Protocol):
+    """What carries requests out. All times are seconds, None: the settings' `request_timeout_s`."""
+
+    def submit(
+        self,
+        payloads: Sequence[bytes],
+        condition: tuple[LogIndex, Term] | None,
+        timeout_s: float | None,
+        resolve: Callable[[Appended | RaftError], None],
+    ) -> None:
+        """Append; `resolve` is called once, later. Raises what is known at once."""
+        ...
+
+    def read_range(
+        self,
+        start: LogIndex,
+        end: LogIndex,
+        timeout_s: float | None,
+        loaded: Callable[[list[Batch] | RaftError], None],
+    ) -> None:
+        """Load the committed batches that hold `start` to `end`; `loaded` is called once, possibly at once."""
+        ...
+
+    async def read_index(self, timeout_s: float | None) -> LogIndex: ...
+
+    async def load_page(
+        self, start: LogIndex, end: LogIndex, timeout_s: float | None
+    ) -> tuple[list[Batch], LogIndex]:
+        """Batches that hold committed entries from `start`, up to `end` or one page; and the index to go on at."""
+        ...
+
+
+class Face(ABC, Generic[T]):
+    """Requests of entries of type T, over a `Backend`."""
+
+    def __init__(self, entry_type: type[T], settings: Settings | None) -> None:
+        self._settings = settings or Settings()
+        self._codec = EntryCodec(entry_type)
+
+    @abstractmethod
+    def _backend(self) -> Backend:
+        """Raises NodeStopped if it does not run."""
+
+    # -- requests
+
+    async def append(
+        self,
+        entries: Sequence[T],
+        *,
+        prev_log_index: LogIndex | None = None,
+        prev_log_term: Term | None = None,
+        timeout_s: float | None = None,
+    ) -> Sequence[Entry[T]]:
+        """Append `entries`, all or none, once; returns them with their places when they are committed (section 5.3).
+
+        prev_log_index, prev_log_term: only if this is the last user's entry of the log; (0, 0): there is none yet.
+        timeout_s: instead of the setting `request_timeout_s`.
+        Raises InvalidRequest, EntryTooLarge, LogMismatch, Overloaded, Unavailable, OutcomeUnknown, NodeStopped.
+        """
+        return await self._ask(AppendRequest(entries, prev_log_index, prev_log_term), timeout_s)
+
+    async def propose(self, entry: T, *, timeout_s: float | None = None) -> Entry[T]:
+        """Append one entry; returns it with its place when it is committed. Raises as `append` does."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Appended] = loop.create_future()
+        backend = self._backend()
+        payload = self._codec.encode(entry)
+        self._check_size((payload,))
+
+        def resolve(outcome: Appended | RaftError) -> None:
+            if not future.done():
+                if isinstance(outcome, Appended):
+                    future.set_result(outcome)
+                else:
+                    future.set_exception(outcome)
+
+        backend.submit((payload,), None, timeout_s, resolve)
+        appended = await future
+        return Entry(appended.first_index, appended.term, entry)
+
+    async def index_range(
+        self, start_index: LogIndex, end_index: LogIndex, *, timeout_s: float | None = None
+    ) -> Sequence[Entry[T]]:
+        """The users' entries from `start_index` to `end_index`, both included, linearizably.
+
+        Raises OutOfRange, RangeTooLarge (over 8 MiB), Compacted, DecodeFailed, Unavailable, NodeStopped.
+        """
+        return await self._ask(IndexRange(start_index, end_index), timeout_s)
+
+    async def entries(
+        self, start_index: LogIndex = 1, *, timeout_s: float | None = None
+    ) -> AsyncIterator[Entry[T]]:
+        """All users' entries from `start_index` up to what is committed now, read page by page."""
+        backend = self._backend()
+        last = await backend.read_index(timeout_s)
+        while start_index <= last:
+            batches, next_index = await backend.load_page(start_index, last, timeout_s)
+            for entry in entries_of(self._codec, batches, start_index, last):
+                yield entry
+            start_index = next_index
+
+    async def read_index(self, *, timeout_s: float | None = None) -> LogIndex:
+        """An index that is committed and known here, no older than this call (ReadIndex, thesis 6.4)."""
+        return await self._backend().read_index(timeout_s)
+
+    # -- the same, for faces that have callbacks
+
+    def submit(
+        self,
+        request: ClientRequest[T],
+        respond: Callable[[Response[T]], None],
+        timeout_s: float | None = None,
+    ) -> None:
+        """Carry out a request; `respond` is called once, on the node's loop, possibly at once."""
+        try:
+            match request:
+                case AppendRequest():
+                    self._submit_append(request, respond, timeout_s)
+                case IndexRange():
+                    self._submit_range(request, respond, timeout_s)
+        except RaftError as error:
+            respond(Err(error))
+
+    def _submit_append(
+        self, request: AppendRequest[T], respond: Callable[[Response[T]], None], timeout_s: float | None
+    ) -> None:
+        backend = self._backend()
+        values = tuple(request.entries)
+        payloads = tuple(map(self._codec.encode, values))
+        self._check_size(payloads)
+
+        def resolve(outcome: Appended | RaftError) -> None:
+            if isinstance(outcome, Appended):
+                term = outcome.term
+                respond(
+                    Ok([Entry(index, term, value) for index, value in enumerate(values, outcome.first_index)])
+                )
+            else:
+                respond(Err(outcome))
+
+        backend.submit(payloads, request.condition, timeout_s, resolve)
+
+    def _submit_range(
+        self, request: IndexRange, respond: Callable[[Response[T]], None], timeout_s: float | None
+    ) -> None:
+        backend = self._backend()
+        start, end = request.start_index, request.end_index
+
+        def loaded(batches: list[Batch] | RaftError) -> None:
+            if isinstance(batches, RaftError):
+                respond(Err(batches))
+                return
+            try:
+                respond(Ok(entries_of(self._codec, batches, start, end)))
+            except RaftError as error:
+                respond(Err(error))
+
+        backend.read_range(start, end, timeout_s, loaded)
+
+    async def _ask(self, request: ClientRequest[T], timeout_s: float | None) -> Sequence[Entry[T]]:
+        future: asyncio.Future[Sequence[Entry[T]]] = asyncio.get_running_loop().create_future()
+
+        def respond(response: Response[T]) -> None:
+            if not future.done():
+                if isinstance(response, Ok):
+                    future.set_result(response.value)
+                else:
+                    future.set_exception(response.error)
+
+        self.submit(request, respond, timeout_s)
+        return await future
+
+    def _check_size(self, payloads: Sequence[bytes]) -> None:
+        settings = self._settings
+        total = HEADER_BYTES + 4 * len(payloads)
+        for payload in payloads:
+            size_bytes = len(payload)
+            if size_bytes > settings.entry_max_bytes:
+                raise EntryTooLarge(size_bytes, settings.entry_max_bytes)
+            total += size_bytes
+        if total > settings.batch_limit_bytes:
+            raise EntryTooLarge(total, settings.batch_limit_bytes, "a request")
