@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -124,7 +124,7 @@ class Cluster:
 
 
 @contextmanager
-def running(count: int, folder: Path | None) -> Iterator[Cluster]:
+def running(count: int, folder: Path | None) -> Generator[Cluster]:
     """A started cluster of `count` nodes; stopped at the end, whatever happens."""
     cluster = Cluster(count, folder)
     try:

@@ -15,6 +15,7 @@ from typing import Final
 import pytest
 
 import totora
+import totora.core
 
 ROOT: Final = Path(__file__).parents[1]
 BINARY: Final = {".gif", ".ico", ".png", ".woff2"}
@@ -111,6 +112,8 @@ def test_imports_point_downward() -> None:
 # -- the pages -------------------------------------------------------------------------------------
 
 LINK: Final = re.compile(r"(?<!`)!?\[[^\]]*\]\(<?([^)>\s]+)>?(?:\s+\"[^\"]*\")?\)")
+NAME: Final = re.compile(r"`([\w.]+)`")
+TEST: Final = re.compile(r"^def (test_\w+)", re.MULTILINE)
 FENCE: Final = re.compile(r"^(```+|~~~+).*?^\1", re.MULTILINE | re.DOTALL)
 
 
@@ -135,6 +138,32 @@ def test_relative_links_lead_somewhere() -> None:
 def anchors(page: Path) -> set[str]:
     headings = re.findall(r"^#+ +(.+?) *$", FENCE.sub("", page.read_text()), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_page_of_figure_2_names_what_exists() -> None:
+    """Its functions are in the core, its tests in tests/core, and each rule has one of both."""
+    defined = {
+        name
+        for path in (ROOT / "tests" / "core").glob("test_*.py")
+        for name in TEST.findall(path.read_text())
+    }
+    rows = [
+        line.split("|")[1:4]
+        for line in (ROOT / "docs" / "figure-2.md").read_text().splitlines()
+        if line.startswith("| ") and not line.startswith("| rule ")
+    ]
+    assert len(rows) > 25
+    for rule, functions, tests in rows:
+        for name in NAME.findall(functions):
+            thing: object = totora.core
+            importlib.import_module(f"totora.core.{name.split('.')[0]}")
+            for part in name.split("."):
+                thing = getattr(thing, part, None)
+            assert callable(thing), f"{rule.strip()}: no function {name}"
+        assert NAME.findall(functions), f"{rule.strip()} names no function"
+        assert NAME.findall(tests), f"{rule.strip()} names no test"
+        missing = set(NAME.findall(tests)) - defined
+        assert not missing, f"{rule.strip()}: no test {missing}"
 
 
 # -- names that have no business here --------------------------------------------------------------

@@ -40,7 +40,8 @@ python)
         "$python" -m venv --clear "$venv"
     fi
     printf '%-9s %s\n' setup "$venv, $("$venv/bin/python" --version), packages of requirements/dev.txt"
-    $pip install --quiet --require-hashes --only-binary :all: --requirement requirements/dev.txt
+    # --no-deps: the file names every package, and pip may ask for an extra of one that has none in it.
+    $pip install --quiet --no-deps --require-hashes --only-binary :all: --requirement requirements/dev.txt
     ;;
 project)
     $pip install --quiet --no-deps --no-build-isolation --no-index --editable .

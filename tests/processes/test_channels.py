@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from totora.cli.demo_logs import read_log
 
 from tests.processes.waiting import HANG_S, QUICK, run
 from totora import (
@@ -26,6 +25,7 @@ from totora import (
     index_range,
 )
 from totora.cli.demo_cluster import free_addresses
+from totora.cli.demo_logs import read_log
 
 Pair = tuple[Requests[str], Responses[str]]
 
@@ -56,12 +56,13 @@ def entries(response: Response[str]) -> Sequence[Entry[str]]:
 
 def test_what_one_node_appends_all_nodes_read(pairs: dict[int, Pair]) -> None:
     """Any node takes any request; responses are Ok of entries with their places."""
+    last = 0
     for id, (requests, responses) in pairs.items():
         requests.send(append_request([f"from {id}", f"again {id}"]))
         appended = entries(responses.recv(timeout=HANG_S))
         assert [entry.value for entry in appended] == [f"from {id}", f"again {id}"]
-        assert appended[1].index == appended[0].index + 1
-    last = appended[1].index
+        last = appended[1].index
+        assert last == appended[0].index + 1
     logs = []
     for requests, responses in pairs.values():
         requests.send(index_range(1, last))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,11 +14,11 @@ from totora.cli.demo_cluster import free_addresses
 from totora.types import Address, NodeId, PeerStatus
 
 
-def peer(node: Node[str], id: NodeId) -> PeerStatus:
+def peer(node: Node[Any], id: NodeId) -> PeerStatus:
     return next(peer for peer in node.status().peers if peer.id == id)
 
 
-async def refused_start(node: Node[str]) -> str:
+async def refused_start(node: Node[Any]) -> str:
     with pytest.raises(ConfigurationError) as raised:
         await node.start()
     return str(raised.value)
@@ -68,7 +69,7 @@ def test_a_directory_of_another_entry_type_is_refused(tmp_path: Path) -> None:
         async with running(nodes, tmp_path):
             pass
         why = await refused_start(
-            Node(1, nodes, entry_type=bytes, data_dir=tmp_path / "node-1", settings=QUICK)
+            Node[bytes](1, nodes, entry_type=bytes, data_dir=tmp_path / "node-1", settings=QUICK)
         )
         assert "type" in why
 
@@ -104,7 +105,7 @@ def test_addresses_may_change(tmp_path: Path) -> None:
 
 def known(node: Node[str], count: int) -> bool:
     """The log records the store of `count` members, and all of it is committed."""
-    runtime = node._running()
+    runtime = node._backend()
     raft = runtime._engine.raft
     stores = [member.store_id for member in raft.configuration.members if member.store_id]
     return len(stores) == count and raft.commit_index == raft.log.last_index
@@ -168,11 +169,13 @@ def test_a_node_of_another_cluster_at_a_known_address_is_refused(tmp_path: Path)
         async with running(second, tmp_path / "second") as started:
             await started[1].propose("in the second")
             await eventually("the log names all stores", lambda: known(started[3], 3))
-        async with running(first, tmp_path / "first", ids=[1, 2]) as started:
-            async with running(first, tmp_path / "second", ids=[3]) as strangers:
-                await eventually("it is refused", lambda: peer(strangers[3], 1).refused)
-                await started[1].propose("the first goes on")
-                entries = [entry.value async for entry in started[2].entries()]
-                assert entries == ["in the first", "the first goes on"]
+        async with (
+            running(first, tmp_path / "first", ids=[1, 2]) as started,
+            running(first, tmp_path / "second", ids=[3]) as strangers,
+        ):
+            await eventually("it is refused", lambda: peer(strangers[3], 1).refused)
+            await started[1].propose("the first goes on")
+            entries = [entry.value async for entry in started[2].entries()]
+            assert entries == ["in the first", "the first goes on"]
 
     run(scenario())

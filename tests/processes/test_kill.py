@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from totora.cli.demo_logs import read_log
 
 from tests.levels import by_level
 from tests.processes.waiting import HANG_S, run
 from totora import Client, Entry
 from totora.cli.demo_cluster import LocalCluster, free_addresses
+from totora.cli.demo_logs import read_log
 from totora.cli.demo_verify import compare
 
 CALLERS: Final = 16

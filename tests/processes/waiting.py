@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final, TypeVar
@@ -60,7 +60,7 @@ def eventually_in_thread(what: str, condition: Callable[[], T | None]) -> T:
 @asynccontextmanager
 async def running(
     nodes: dict[NodeId, Address], folder: Path, ids: Iterable[NodeId] = (), settings: Settings = QUICK
-) -> AsyncIterator[dict[NodeId, Node[str]]]:
+) -> AsyncGenerator[dict[NodeId, Node[str]]]:
     """Nodes (all of them, or `ids`) on this loop, with data directories within `folder`; stopped at the end."""
     started: dict[NodeId, Node[str]] = {}
     async with AsyncExitStack() as stack:

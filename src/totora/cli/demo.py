@@ -92,18 +92,19 @@ class _Play:
         with contextlib.suppress(NotImplementedError):
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         watching = asyncio.ensure_future(self._watch())
+        failures: list[Exception] = []
         try:
             async with asyncio.timeout(HANG_S):
                 await self._acts()
         except* (_Failed, NodeFailed, TimeoutError) as group:
-            for error in _leaves(group):
-                why = str(error) or f"it did not end within {HANG_S:.0f} s"
-                self._tell("failed", why, "bad", ok=False, why=why)
-            return 1
+            failures = _leaves(group)
         finally:
             watching.cancel()
             await self._cluster.stop()
-        return 0
+        for error in failures:
+            why = str(error) or f"it did not end within {HANG_S:.0f} s"
+            self._tell("failed", why, "bad", ok=False, why=why)
+        return 1 if failures else 0
 
     async def _watch(self) -> None:
         """Keep the picture moving."""
@@ -185,7 +186,6 @@ class _Play:
             "took_over",
             f"node {heir.id} leads in term {new_term}: first line acknowledged {failover_ms:.0f} ms after the kill",
             "good",
-            first_s,
             node=heir.id,
             term=new_term,
             failover_ms=round(failover_ms, 1),

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from ..aio.disk import RealDisk
-from ..aio.node import entries_of
+from ..aio.face import entries_of
 from ..core.batch import Batch
-from ..core.quorum import Configuration
 from ..ports import File, Lock
+from ..storage.identity import Identity
 from ..storage.wal import WriteAheadLog
 from ..types import Entry
 from ..wire.entries import EntryCodec
@@ -82,11 +84,12 @@ def read_log(data_dir: Path) -> list[Entry[str]]:
     Raises StorageError, OSError, DecodeFailed.
     """
     disk = _FrozenDisk(RealDisk(str(data_dir)))
+    identity = msgspec.json.decode((data_dir / "IDENTITY").read_bytes().partition(b"\n")[0], type=Identity)
     log = WriteAheadLog(
         disk,
         random.SystemRandom(),
-        store_id=_store_id(disk),
-        configuration=Configuration((), frozenset()),
+        store_id=bytes.fromhex(identity.store_id),
+        configuration=identity.configuration,
         segment_bytes=PAGE_BYTES,
         may_create=False,
     )

@@ -19,7 +19,7 @@ __all__ = ["Event", "JsonView", "LiveView", "PlainView", "Scene", "View"]
 
 Tone: TypeAlias = Literal["fact", "good", "bad", "kill"]
 
-PROGRESS_STEP: Final = 0.1
+PROGRESS_STEPS: Final = 10
 """A plain progress line at every tenth."""
 
 MARKS: Final[dict[Tone, str]] = {"fact": "·", "good": "✓", "bad": "✗", "kill": "✗"}
@@ -88,7 +88,7 @@ class PlainView:
     def __init__(self, scene: Scene, write: Callable[[str], None] | None = None) -> None:
         self._scene = scene
         self._write = write or (lambda line: print(line, flush=True))
-        self._shown = 0.0
+        self._shown = 0
 
     def __enter__(self) -> PlainView:
         self._write(self._scene.title)
@@ -102,16 +102,16 @@ class PlainView:
 
     def moved(self) -> None:
         scene = self._scene
-        share = scene.acknowledged / scene.total
-        if share < self._shown + PROGRESS_STEP:
+        step = PROGRESS_STEPS * scene.acknowledged // scene.total
+        if step == self._shown:
             return
-        self._shown = share - share % PROGRESS_STEP
+        self._shown = step
         indexes = ", ".join(
             f"node {id} {'killed' if id in scene.dead else f'at {status.commit_index:,}' if status else 'starting'}"
             for id, status in scene.nodes.items()
         )
         self._write(
-            f"{scene.elapsed_s:6.2f} s    {share:4.0%}  {scene.acknowledged:,} lines acknowledged, "
+            f"{scene.elapsed_s:6.2f} s    {scene.acknowledged / scene.total:4.0%}  {scene.acknowledged:,} lines acknowledged, "
             f"{scene.rate:,.0f}/s; committed: {indexes}"
         )
 

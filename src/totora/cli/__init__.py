@@ -1,0 +1,1 @@
+"""The command line: `totora`, with the extra `cli`."""
