@@ -131,8 +131,11 @@ class Run:
         c = self.cluster
         for _, effect in c.other[self.seen :]:
             if isinstance(effect, fx.Append):
-                place = (effect.first_index, effect.last_index, effect.term)
-                self.asked[effect.key].places.add(place)
+                request = self.asked[effect.key]
+                if not request.failed:
+                    # Of a failed condition nothing is in the log and its numbers are free: a late copy of it may be
+                    # answered by the place of the request that has them now. Nobody waits for that answer.
+                    request.places.add((effect.first_index, effect.last_index, effect.term))
             elif isinstance(effect, fx.Refused):
                 self.refused(self.asked[effect.key], effect)
         self.seen = len(c.other)

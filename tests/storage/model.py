@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-from tests.support.disk import MemoryDisk
 from totora.core.batch import Batch, Kind, join_payloads
 from totora.core.effects import HardState, Persist
 from totora.core.log import Recovered
 from totora.core.quorum import Configuration, Member
 from totora.core.summary import LogSummary
+from totora.sim.disk import MemoryDisk
 from totora.storage.wal import WriteAheadLog
 
 STORE_ID = b"s" * 16

@@ -8,9 +8,9 @@ import pytest
 
 from tests.levels import by_level
 from tests.storage.model import Model, batch, check_summary, contents, open_log
-from tests.support.disk import Fate, MemoryDisk
 from totora.core.effects import HardState, Persist
 from totora.errors import StorageError
+from totora.sim.disk import Fate, MemoryDisk
 
 
 class PowerFailure(Exception):

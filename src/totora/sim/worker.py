@@ -6,8 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from totora.ports import Random
-
+from ..ports import Random
 from .clock import VirtualLoop
 from .fence import Fence
 

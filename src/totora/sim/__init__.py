@@ -1,4 +1,4 @@
 """A world in memory on which the very same node runs: a clock that jumps, a network that delays, a disk that forgets.
 
-Everything is deterministic: chance comes from seeds that tests choose. Nothing here knows what a node is.
+Everything is deterministic: chance comes from one seed, time moves only when nothing is ready.
 """
