@@ -83,7 +83,7 @@ def test_9_6_a_pre_vote_is_refused_while_a_leader_is_heard() -> None:
 
 def test_9_6_being_asked_is_no_sign_of_a_leader() -> None:
     """A pre-candidate that asks and asks keeps nobody else from standing."""
-    c = Cluster()
+    c = Cluster(absent=(1, 3))
     deadline = c.nodes[2].deadline()
     while c.now < deadline - 50_000_000:
         c.now += 50_000_000

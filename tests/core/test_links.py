@@ -12,13 +12,15 @@ from totora.core.messages import (
     PreVoteAccepted,
     PreVoteRejected,
     RequestPreVote,
+    RequestVote,
     VoteRejected,
 )
 from totora.core.roles import Follower, PreCandidate
 
 from .cluster import MS, Cluster, sent, store_id
 
-DELAY_NS = Settings().failover_delay_ns
+SETTINGS = Settings()
+DELAY_NS = SETTINGS.failover_delay_ns
 
 
 def led() -> Cluster:
@@ -203,3 +205,47 @@ def test_became_tells_that_the_leader_is_unknown() -> None:
     assert c.nodes[2].leader_id == 1
     c.tick(2)
     assert c.found(2, fx.Became)[-1] == fx.Became("pre-candidate", 1, None)
+
+
+# -- a start
+
+
+def test_a_server_that_starts_asks_as_soon_as_it_reaches_a_majority() -> None:
+    """Of five, two more must be linked; then it waits for as long as after a lost link, not for an election timeout."""
+    c = Cluster(5, absent=(2, 3, 4, 5))
+    assert c.nodes[1].deadline() >= SETTINGS.election_min_ns
+    c.step(1, ev.LinkUp(2, store_id(2)))
+    assert c.nodes[1].deadline() >= SETTINGS.election_min_ns
+    c.step(1, ev.LinkUp(3, store_id(3)))
+    assert c.nodes[1].deadline() - c.now <= DELAY_NS
+
+
+def test_a_cluster_that_starts_has_a_leader_in_milliseconds() -> None:
+    """All at once, as after a loss of power: asked, voted, elected before a tenth of an election timeout is over."""
+    for size in (1, 2, 3, 5):
+        for seed in range(20):
+            c = Cluster(size, seed=seed)
+            c.advance(SETTINGS.election_min_s * 200)
+            assert len(c.leaders()) == 1, (size, seed)
+
+
+def test_a_server_that_starts_beside_a_leader_disturbs_nobody() -> None:
+    """It is refused, hears the leader and follows: no term rises."""
+    c = Cluster()
+    c.elect(1)
+    term = c.nodes[1].current_term
+    c.crash(3)
+    c.restart(3)
+    c.advance(3_000)
+    assert c.leaders() == [1]
+    assert {node.current_term for node in c.nodes.values()} == {term}
+
+
+def test_a_server_that_gave_its_vote_or_heard_a_leader_is_new_no_more() -> None:
+    """A link that comes up later does not hurry it."""
+    for message in (RequestVote(1, 2, 0, 0), AppendEntries(1, 2, 0, 0, 0, 0)):
+        c = Cluster(absent=(2, 3))
+        c.receive(1, 2, message)
+        c.step(1, ev.LinkUp(2, store_id(2)))
+        c.step(1, ev.LinkUp(3, store_id(3)))
+        assert c.nodes[1].deadline() - c.now >= SETTINGS.election_min_ns

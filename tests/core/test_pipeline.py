@@ -14,9 +14,11 @@ from totora.core import progress as progress_module
 from totora.core import replication
 from totora.core.effects import HardState
 from totora.core.messages import AppendAccepted, AppendEntries, AppendRejected
-from totora.core.progress import APPEND_BYTES_MAX, IN_FLIGHT_BYTES_MAX, IN_FLIGHT_MESSAGES_MAX, Progress
+from totora.core.progress import APPEND_BYTES_MAX, IN_FLIGHT_MESSAGES_MAX, Progress
 
 from .cluster import MS, Cluster, entry, terms
+
+WINDOW = Settings().in_flight_limit_bytes
 
 
 def led(**changed: object) -> Cluster:
@@ -40,9 +42,9 @@ def data(c: Cluster, to: int) -> list[AppendEntries]:
 def test_a_follower_that_is_probed_gets_one_message_at_a_time() -> None:
     """Until its log is known to match."""
     progress = Progress(next_index=5)
-    assert progress.may_send
+    assert progress.may_send(WINDOW)
     progress.sent(9, 100, now=0)
-    assert not progress.may_send
+    assert not progress.may_send(WINDOW)
     assert (progress.next_index, progress.under_way) == (5, False)
 
 
@@ -50,20 +52,20 @@ def test_a_follower_that_matches_gets_messages_up_to_a_window_of_messages() -> N
     """256 without an answer."""
     progress = Progress(next_index=1, probing=False)
     for index in range(1, IN_FLIGHT_MESSAGES_MAX + 1):
-        assert progress.may_send
+        assert progress.may_send(WINDOW)
         progress.sent(index, 1, now=0)
-    assert not progress.may_send
+    assert not progress.may_send(WINDOW)
     progress.matched(1, now=7)
-    assert (progress.may_send, progress.progress_ns, progress.match_index) == (True, 7, 1)
+    assert (progress.may_send(WINDOW), progress.progress_ns, progress.match_index) == (True, 7, 1)
 
 
 def test_a_follower_that_matches_gets_messages_up_to_a_window_of_bytes() -> None:
     """16 MiB without an answer."""
     progress = Progress(next_index=1, probing=False)
-    progress.sent(1, IN_FLIGHT_BYTES_MAX, now=3)
-    assert (progress.may_send, progress.progress_ns) == (False, 3)
+    progress.sent(1, WINDOW, now=3)
+    assert (progress.may_send(WINDOW), progress.progress_ns) == (False, 3)
     progress.matched(1, now=4)
-    assert (progress.may_send, progress.in_flight_bytes, progress.under_way) == (True, 0, False)
+    assert (progress.may_send(WINDOW), progress.in_flight_bytes, progress.under_way) == (True, 0, False)
 
 
 def test_match_index_never_falls_and_next_index_stays_above_it() -> None:
@@ -83,7 +85,7 @@ def test_probing_begins_the_window_anew() -> None:
     progress.sent(2, 10, now=0)
     progress.reading = True
     progress.probe(1)
-    assert (progress.may_send, progress.in_flight_bytes, progress.under_way) == (True, 0, False)
+    assert (progress.may_send(WINDOW), progress.in_flight_bytes, progress.under_way) == (True, 0, False)
 
 
 # -- the window at work
@@ -115,6 +117,18 @@ def test_the_window_closes_and_opens(monkeypatch: pytest.MonkeyPatch) -> None:
         c.receive(2, 1, message)
     c.deliver()
     assert c.payloads(2) == [b"%d" % n for n in range(10)]
+
+
+def test_over_datagrams_less_is_under_way_at_once() -> None:
+    """A socket keeps only so much: batches of 40 KiB, and no more bytes than the setting without an answer, but for one."""
+    c = led(transport="udp")
+    for _ in range(8):
+        c.propose(1, bytes(40 << 10))
+    assert len(data(c, 2)) == 4
+    under_way = sum(len(batch.data) for message in data(c, 2) for batch in message.batches)
+    assert c.settings.in_flight_limit_bytes < under_way < c.settings.in_flight_limit_bytes + (44 << 10)
+    c.deliver()
+    assert len(c.payloads(2)) == 8
 
 
 def test_a_message_holds_no_more_than_its_bound_or_one_batch() -> None:

@@ -23,6 +23,7 @@ from .transitions import follow
 
 __all__ = [
     "election_timeout",
+    "hasten_start",
     "hears_leader",
     "link_lost",
     "link_up",
@@ -140,7 +141,7 @@ def on_request_vote(state: State, sender: NodeId, call: RequestVote) -> None:
             state.promise(call.term, call.candidate_id)
         # Whoever was about to stand itself waits for the candidate that it votes for, as any voter does.
         follower = state.role if isinstance(state.role, Follower) else follow(state, call.term, None)
-        follower.deadline_ns = state.election_deadline()
+        follower.deadline_ns, follower.new = state.election_deadline(), False
         state.answer(sender, VoteAccepted(call.term, state.leader_id))
     else:
         state.answer(sender, VoteRejected(state.current_term, state.leader_id))
@@ -233,3 +234,15 @@ def link_up(state: State, peer: NodeId) -> None:
     elif isinstance(role, Follower) and peer == role.leader_id and role.leader_lost:
         role.leader_lost = False
         role.deadline_ns = state.election_deadline()
+    hasten_start(state)
+
+
+def hasten_start(state: State) -> None:
+    """A server that just started asks as soon as it reaches a majority: if there is a leader, others refuse (9.6)."""
+    role = state.role
+    if (
+        isinstance(role, Follower)
+        and role.new
+        and has_quorum(state.configuration, lambda voter: _may_answer(state, voter))
+    ):
+        role.deadline_ns = min(role.deadline_ns, state.failover_deadline())

@@ -10,10 +10,9 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
-from ..config import IN_FLIGHT_BYTES_MAX
 from ..types import LogIndex
 
-__all__ = ["APPEND_BYTES_MAX", "IN_FLIGHT_BYTES_MAX", "IN_FLIGHT_MESSAGES_MAX", "Progress"]
+__all__ = ["APPEND_BYTES_MAX", "IN_FLIGHT_MESSAGES_MAX", "Progress"]
 
 APPEND_BYTES_MAX: Final = 1 << 20
 """One AppendEntries carries at most this much, or one batch."""
@@ -42,13 +41,13 @@ class Progress:
     in_flight_bytes: int = 0
     _in_flight: deque[tuple[LogIndex, int]] = field(default_factory=deque)
 
-    @property
-    def may_send(self) -> bool:
+    def may_send(self, window_bytes: int) -> bool:
+        """Nothing keeps the next message back: no read, no probe, no full window."""
         if self.reading:
             return False
         if self.probing:
             return not self.probe_sent
-        return len(self._in_flight) < IN_FLIGHT_MESSAGES_MAX and self.in_flight_bytes < IN_FLIGHT_BYTES_MAX
+        return len(self._in_flight) < IN_FLIGHT_MESSAGES_MAX and self.in_flight_bytes < window_bytes
 
     @property
     def under_way(self) -> bool:

@@ -66,6 +66,7 @@ class Raft:
         self._state = State(
             id, settings, random, recovered.hard_state, log, recovered.commit_index, store_id, now
         )
+        election.hasten_start(self._state)
 
     # -- to look at, not to change
 

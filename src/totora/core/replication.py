@@ -104,9 +104,8 @@ def _send_entries(state: State, leader: Leader, peer: NodeId, progress: Progress
     if peer not in state.linked:
         return
     append_bytes_max = min(APPEND_BYTES_MAX, state.settings.batch_limit_bytes)
-    while progress.may_send and progress.next_index <= state.log.last_index:
-        if progress.in_flight_bytes >= state.settings.in_flight_limit_bytes:
-            return
+    window_bytes = state.settings.in_flight_limit_bytes
+    while progress.may_send(window_bytes) and progress.next_index <= state.log.last_index:
         batches = state.log.batches_from(progress.next_index, append_bytes_max)
         if batches is None:
             progress.reading = True
@@ -148,7 +147,7 @@ def on_entries_read(state: State, event: EntriesRead) -> None:
     batches = event.batches
     if (
         batches
-        and progress.may_send
+        and progress.may_send(state.settings.in_flight_limit_bytes)
         and batches[0].first_index <= progress.next_index <= batches[-1].last_index
         and state.log.term_at(batches[-1].last_index) == batches[-1].term
     ):

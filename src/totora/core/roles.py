@@ -51,6 +51,7 @@ class Follower(_Role):
 
     heard_ns: when the leader was last heard; None: never, or the link to it broke since.
     leader_lost: the link to the leader broke and no sign of it came since: ask for votes soon (fast failover).
+    new: just started, has heard no leader and given no vote since: asks as soon as it reaches a majority.
     """
 
     name: ClassVar[Literal["follower"]] = "follower"
@@ -58,6 +59,7 @@ class Follower(_Role):
     deadline_ns: int
     heard_ns: int | None = None
     leader_lost: bool = False
+    new: bool = False
 
     def stand(self, deadline_ns: int) -> PreCandidate:
         """Ask whether an election could be won (thesis 9.6)."""

@@ -56,7 +56,7 @@ class State:
         self.linked: set[NodeId] = set()
         self.store_ids: dict[NodeId, bytes] = {id: store_id}
         self.effects: list[Effect] = []
-        self.role: Role = Follower(leader_id=None, deadline_ns=self.election_deadline())
+        self.role: Role = Follower(leader_id=None, deadline_ns=self.election_deadline(), new=True)
         self._staged: Persist | None = None
         self._staged_batches: list[Batch] = []
         self._last_token: WriteToken = 0
