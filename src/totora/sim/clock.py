@@ -12,15 +12,11 @@ import heapq
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, NoReturn, TypeVar
 
-from .fence import Fence
+from .gate import ARRIVAL, TIMER, Gate
 
-__all__ = ["ARRIVAL", "TIMER", "Deadlock", "Endless", "VirtualClock", "VirtualLoop", "VirtualTimer"]
+__all__ = ["Deadlock", "Endless", "VirtualClock", "VirtualLoop", "VirtualTimer"]
 
 T = TypeVar("T")
-
-ARRIVAL: Final = 0
-TIMER: Final = 1
-"""Of what is due at the same nanosecond, what arrives goes before timers: `ports.Clock.call_at` promises it."""
 
 TURNS_AT_ONE_TIME_MAX: Final = 1_000_000
 """So many turns without time moving are a loop that feeds itself."""
@@ -179,6 +175,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         label = str(name) if name is not None else f"{self._task_number}-{coro.__qualname__}"
         task: asyncio.Task[Any] = super().create_task(coro, name=label, **options)
         self._tasks[task] = None
+        if (gate := Gate.inside()) is not None:
+            gate.adopt(task)
         task.add_done_callback(lambda ended: self._tasks.pop(ended, None))
         return task
 
@@ -238,33 +236,38 @@ def _fail(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
 class VirtualClock:
     """`ports.Clock` of one incarnation of one node.
 
-    offset_ns: what this node's monotonic clock shows more than the loop's. wall_offset_ns may be changed: wall clocks jump.
+    offset_ns: what its monotonic clock shows more than the loop's. drift_ppm: how many microseconds a second it runs too fast.
+    wall_offset_ns: what its wall clock shows more than that; may be changed, since wall clocks jump.
     """
 
-    def __init__(self, loop: VirtualLoop, fence: Fence | None = None, *, offset_ns: int = 0) -> None:
+    def __init__(
+        self, loop: VirtualLoop, gate: Gate | None = None, *, offset_ns: int = 0, drift_ppm: int = 0
+    ) -> None:
         self._loop = loop
-        self._fence = fence or Fence()
-        self.offset_ns = offset_ns
+        self._gate = gate or Gate()
+        self._offset_ns = offset_ns
+        self._drift_ppm = drift_ppm
+        self._since_ns = loop.now_ns
         self.wall_offset_ns = EPOCH_NS
 
     def now_ns(self) -> int:
-        return self._loop.now_ns + self.offset_ns
+        elapsed_ns = self._loop.now_ns - self._since_ns
+        return self._since_ns + self._offset_ns + elapsed_ns + elapsed_ns * self._drift_ppm // 1_000_000
 
     def wall_ns(self) -> int:
-        return self._loop.now_ns + self.wall_offset_ns
+        return self.now_ns() + self.wall_offset_ns
 
     def call_at(self, when_ns: int, callback: Callable[[], None]) -> VirtualTimer:
-        if self._fence.fallen:
+        own_ns = max(0, when_ns - self.now_ns())
+        world_ns = own_ns * 1_000_000 // (1_000_000 + self._drift_ppm) + (self._drift_ppm != 0)
+        if self._gate.fallen:
             return VirtualTimer(callback)
-        return self._loop.call_at_ns(when_ns - self.offset_ns, self._guarded(callback), TIMER)
+        timer = VirtualTimer(callback)
+        self._loop.call_at_ns(
+            self._loop.now_ns + world_ns, lambda: self._gate.enter(timer.fire, TIMER), TIMER
+        )
+        return timer
 
     def call_soon(self, callback: Callable[[], None]) -> None:
-        if not self._fence.fallen:
-            self._loop.call_soon(self._guarded(callback))
-
-    def _guarded(self, callback: Callable[[], None]) -> Callable[[], None]:
-        def guarded() -> None:
-            if not self._fence.fallen:
-                callback()
-
-        return guarded
+        if not self._gate.fallen:
+            self._loop.call_soon(self._gate.enter, callback)

@@ -175,6 +175,20 @@ class MemoryDisk:
             inode.data = bytearray(inode.durable)
         self.used_bytes = sum(len(inode.data) for inode in self.names.values())
 
+    def durable_copy(self) -> MemoryDisk:
+        """What a machine would find that lost power now, and with it everything that was not synced."""
+        copy = MemoryDisk(self.path)
+        for name, inode in self.durable_names.items():
+            data = bytearray(inode.durable)
+            copy.names[name] = Inode(bytearray(data), data)
+        copy.durable_names = dict(copy.names)
+        return copy
+
+    def process_died(self) -> None:
+        """The process that had files open is gone; the kernel keeps what it wrote, synced or not."""
+        self.life += 1
+        self.locks.clear()
+
     def _survive(self, inode: Inode, offset: int, piece: bytes, chance: random.Random, fate: Fate) -> None:
         at = 0
         while at < len(piece):
@@ -188,6 +202,14 @@ class MemoryDisk:
         inode = self.names[name]
         inode.data[offset] ^= 1 << bit
         inode.durable[offset] ^= 1 << bit
+
+    def wipe(self) -> None:
+        """The disk is replaced by an empty one."""
+        self.life += 1
+        self.names, self.durable_names = {}, {}
+        self.unsynced_names.clear()
+        self.locks.clear()
+        self.used_bytes = 0
 
     def truncate(self, name: str, size_bytes: int) -> None:
         """The end of a file disappears."""

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from ..ports import Random
 from .clock import VirtualLoop
-from .fence import Fence
+from .gate import Gate
 
 __all__ = ["VirtualWorker"]
 
@@ -28,13 +28,13 @@ class VirtualWorker:
         self,
         loop: VirtualLoop,
         random: Random,
-        fence: Fence | None = None,
+        gate: Gate | None = None,
         *,
         delay_ns: tuple[int, int] = (50_000, 500_000),
     ) -> None:
         self._loop = loop
         self._random = random
-        self._fence = fence or Fence()
+        self._gate = gate or Gate()
         self._jobs: deque[tuple[Callable[[], Any], Callable[[Any, BaseException | None], None]]] = deque()
         self._busy = False
         self._closed = False
@@ -43,7 +43,7 @@ class VirtualWorker:
         self.jobs_done = 0
 
     def submit(self, job: Callable[[], T], done: Callable[[T | None, BaseException | None], None]) -> None:
-        if self._fence.fallen:
+        if self._gate.fallen:
             return
         if self._closed:
             self._loop.call_at_ns(self._loop.now_ns, lambda: done(None, RuntimeError("the worker is closed")))
@@ -77,25 +77,21 @@ class VirtualWorker:
         takes_ns = shortest + int((longest - shortest) * self._random.random())
         works_at = self._loop.now_ns + int(takes_ns * self._random.random())
         ends_at = self._loop.now_ns + takes_ns
-        self._loop.call_at_ns(works_at, lambda: self._work(job, done, ends_at))
+        self._loop.call_at_ns(works_at, lambda: self._gate.enter(lambda: self._work(job, done, ends_at)))
 
     def _work(
         self, job: Callable[[], Any], done: Callable[[Any, BaseException | None], None], ends_at: int
     ) -> None:
-        if self._fence.fallen:
-            return
         result, error = None, None
         try:
             result = job()
         except BaseException as raised:
             error = raised
-        self._loop.call_at_ns(ends_at, lambda: self._end(done, result, error))
+        self._loop.call_at_ns(ends_at, lambda: self._gate.enter(lambda: self._end(done, result, error)))
 
     def _end(
         self, done: Callable[[Any, BaseException | None], None], result: object, error: BaseException | None
     ) -> None:
-        if self._fence.fallen:
-            return
         self._busy = False
         self.jobs_done += 1
         try:
