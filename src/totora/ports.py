@@ -13,6 +13,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from .core.effects import Effect
+from .core.events import Event
+from .core.raft import Raft
 from .types import Address, Random
 
 __all__ = [
@@ -23,6 +26,7 @@ __all__ = [
     "Listener",
     "Lock",
     "Network",
+    "Observer",
     "Ports",
     "Random",
     "Stream",
@@ -216,6 +220,18 @@ class Worker(Protocol):
         ...
 
 
+class Observer(Protocol):
+    """Whoever watches the core of a node, for traces and checks. It changes nothing."""
+
+    def opened(self, raft: Raft) -> None:
+        """The log is open, nothing has happened yet."""
+        ...
+
+    def stepped(self, raft: Raft, event: Event, effects: list[Effect]) -> None:
+        """A step was taken; its effects are not carried out yet."""
+        ...
+
+
 @dataclass(slots=True, frozen=True)
 class Ports:
     """All of them, for one incarnation of one node. `disk` is None for a volatile node."""
@@ -228,3 +244,4 @@ class Ports:
     reader: Worker
     log: Callable[[str, str, dict[str, Any]], None]
     """log(level, event, fields): facts, past tense, never payloads."""
+    observer: Observer | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 
@@ -12,7 +13,7 @@ from totora.errors import RaftError
 from totora.sim.world import World
 
 
-def restless(world: World, witness: Witness, rounds: int) -> None:
+def restless(world: World, acknowledge: Callable[[int], None] = lambda index: None, *, rounds: int) -> None:
     """Appends through all nodes while power and processes fail and links break; then every node reads the same."""
     chance = world.fork()
     acknowledged: dict[int, str] = {}
@@ -26,7 +27,7 @@ def restless(world: World, witness: Witness, rounds: int) -> None:
             entry = await node.propose(f"entry {number}", timeout_s=0.5 + 2 * chance.random())
         except RaftError:
             return
-        witness.acknowledged(entry.index)
+        acknowledge(entry.index)
         acknowledged[entry.index] = entry.value
 
     async def disturb() -> None:
@@ -81,7 +82,7 @@ def test_nothing_leaves_before_the_sync_it_rests_on(first: int) -> None:
     for seed in range(first, first + 10):
         world = World(seed)
         witness = Witness(world)
-        restless(world, witness, rounds=60)
+        restless(world, witness.acknowledged, rounds=60)
         seen += witness.seen
     for kind in (
         "Hello",

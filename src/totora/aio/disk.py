@@ -8,7 +8,6 @@ from collections.abc import Sequence
 __all__ = ["RealDisk"]
 
 _SYNC = getattr(os, "fdatasync", os.fsync)
-_IOV_MAX = 1024
 
 
 class RealFile:

@@ -112,6 +112,7 @@ class Runtime:
             clock=self._clock,
             random=ports.random,
             store_id=opened.store_id,
+            observer=ports.observer,
         )
         self._reader = LogReader(self._engine.raft.log, opened.store, ports.reader, self.fail)
         self._links = (

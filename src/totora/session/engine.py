@@ -36,7 +36,7 @@ from ..core.quorum import Configuration
 from ..core.raft import Raft
 from ..core.roles import Leader
 from ..errors import ProtocolError, RaftError
-from ..ports import Clock
+from ..ports import Clock, Observer
 from ..types import NUMBER_MAX, LogIndex, NodeId, Random, RoleName, Term
 from .explain import explain
 from .proposals import Appended, Proposals
@@ -108,6 +108,7 @@ class Engine:
         clock: Clock,
         random: Random,
         store_id: bytes,
+        observer: Observer | None = None,
     ) -> None:
         self.raft = Raft(
             id, recovered, settings=settings, random=random, store_id=store_id, now=clock.now_ns()
@@ -116,6 +117,7 @@ class Engine:
         self._settings = settings
         self._clock = clock
         self._outlet = outlet
+        self._observer = observer
         self._scheduler = Scheduler()
         self._tracker: CommitTracker[RequestKey] = CommitTracker()
         # Numbers start at random: an answer to a former incarnation is never taken for one to this.
@@ -129,6 +131,8 @@ class Engine:
         self._relay_patience_ns = retransmit_ns or settings.request_timeout_ns
         self.linked: set[NodeId] = set()
         self._target: tuple[Term, NodeId] | None = None
+        if observer is not None:
+            observer.opened(self.raft)
         self._flushing = False
         self._made_room = False
 
@@ -361,7 +365,10 @@ class Engine:
     # -- effects
 
     def _step(self, event: Event) -> None:
-        for effect in self.raft.step(event, self._clock.now_ns()):
+        effects = self.raft.step(event, self._clock.now_ns())
+        if self._observer is not None:
+            self._observer.stepped(self.raft, event, effects)
+        for effect in effects:
             self._carry_out(effect)
         group = self._scheduler.next_group()
         if group:

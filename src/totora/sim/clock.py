@@ -128,6 +128,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     # -- one turn
 
+    def abort(self, error: BaseException) -> None:
+        """End the run with this error, before anything else happens; the first one counts."""
+        if self._failure is None:
+            self._failure = error
+
     def _run_once(self) -> None:
         if self._failure is not None:
             self._ready.clear()
@@ -172,7 +177,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def create_task(self, coro: Any, *, name: object = None, **options: Any) -> asyncio.Task[Any]:
         self._task_number += 1
-        label = str(name) if name is not None else f"{self._task_number}-{coro.__qualname__}"
+        label = (
+            str(name)
+            if name is not None
+            else f"{self._task_number}-{getattr(coro, '__qualname__', type(coro).__name__)}"
+        )
         task: asyncio.Task[Any] = super().create_task(coro, name=label, **options)
         self._tasks[task] = None
         if (gate := Gate.inside()) is not None:
@@ -229,8 +238,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 def _fail(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     assert isinstance(loop, VirtualLoop)
     error = context.get("exception")
-    if loop._failure is None:
-        loop._failure = error if error is not None else AssertionError(context.get("message"))
+    loop.abort(error if error is not None else AssertionError(context.get("message")))
 
 
 class VirtualClock:

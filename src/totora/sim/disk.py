@@ -23,6 +23,12 @@ class Inode:
     data: bytearray = field(default_factory=bytearray)
     unsynced: list[tuple[int, bytes]] = field(default_factory=list)
 
+    def settle(self) -> None:
+        """What was written since the last sync is durable; what the kernel takes for clean stays as it is."""
+        for offset, piece in self.unsynced:
+            _put(self.durable, offset, piece)
+        self.unsynced.clear()
+
 
 def _put(data: bytearray, offset: int, piece: bytes) -> None:
     if len(data) < offset + len(piece):
@@ -46,6 +52,8 @@ class MemoryFile:
 
     def pread(self, size_bytes: int, offset: int) -> bytes:
         self._check()
+        if offset < 0:
+            raise OSError(errno.EINVAL, "Invalid argument")
         self._disk.record("pread", self._name, size_bytes)
         return bytes(self._inode.data[offset : offset + size_bytes])
 
@@ -60,9 +68,13 @@ class MemoryFile:
 
     def sync(self) -> None:
         self._check()
-        self._disk.record("sync", self._name, 0)
-        self._inode.durable = bytearray(self._inode.data)
-        self._inode.unsynced.clear()
+        try:
+            self._disk.record("sync", self._name, 0)
+        except OSError:
+            # The kernel says so once, and takes for clean from then on what it could not write (fsyncgate).
+            self._inode.unsynced.clear()
+            raise
+        self._inode.settle()
 
     def size(self) -> int:
         self._check()
@@ -118,6 +130,7 @@ class MemoryDisk:
         self.record("prepare", "", 0)
 
     def list(self) -> list[str]:
+        self.record("list", "", 0)
         return sorted({*self.names, *self.locks})
 
     def open(self, name: str, *, create: bool = False) -> MemoryFile:
@@ -133,7 +146,10 @@ class MemoryDisk:
 
     def rename(self, old: str, new: str) -> None:
         self.record("rename", new, 0)
-        self.names[new] = self.names.pop(old)
+        inode = self.names.pop(old)
+        if new in self.names:
+            self.take_space(-len(self.names[new].data))
+        self.names[new] = inode
         self._changed()
 
     def remove(self, name: str) -> None:
@@ -147,6 +163,7 @@ class MemoryDisk:
         self.unsynced_names.clear()
 
     def lock(self, name: str) -> MemoryLock:
+        self.record("lock", name, 0)
         if name in self.locks:
             raise BlockingIOError(errno.EAGAIN, "held")
         self.locks.add(name)
@@ -174,6 +191,14 @@ class MemoryDisk:
             inode.unsynced.clear()
             inode.data = bytearray(inode.durable)
         self.used_bytes = sum(len(inode.data) for inode in self.names.values())
+
+    def copy(self) -> MemoryDisk:
+        """A disk of its own with the same files, all of it durable."""
+        copy = MemoryDisk(self.path)
+        for name, inode in self.names.items():
+            copy.names[name] = Inode(bytearray(inode.data), bytearray(inode.data))
+        copy.durable_names = dict(copy.names)
+        return copy
 
     def durable_copy(self) -> MemoryDisk:
         """What a machine would find that lost power now, and with it everything that was not synced."""

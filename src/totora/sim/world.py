@@ -12,16 +12,21 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from ..aio.node import Node
 from ..config import Settings
+from ..core.batch import Batch
 from ..ports import Ports
+from ..storage.identity import _read as read_identity
+from ..storage.wal import WriteAheadLog
 from ..types import Address, NodeId
 from .clock import VirtualClock, VirtualLoop
 from .disk import Fate, MemoryDisk
 from .gate import Gate
 from .network import Ether
+from .recorder import Recorder
+from .trace import Crashed, Record
 from .worker import VirtualWorker
 
 __all__ = ["Host", "World"]
@@ -29,6 +34,7 @@ __all__ = ["Host", "World"]
 R = TypeVar("R")
 
 PORT: Final = 7_000
+SEGMENT_BYTES: Final = 64 << 10
 LIMIT_S: Final = 3_600.0
 """A scenario that takes longer in virtual time hangs."""
 
@@ -54,9 +60,10 @@ class World:
         self.chance = random.Random(seed)
         self.loop = VirtualLoop(limit_ns=round(limit_s * 1e9))
         self.ether = Ether(self.loop, self.fork())
-        self.settings = settings or Settings(segment_bytes=64 << 10)
+        self.settings = settings or Settings(segment_bytes=SEGMENT_BYTES)
         self.entry_type = entry_type
         self.log: list[tuple[int, str, str, dict[str, Any]]] = []
+        self.record: Callable[[Record], None] | None = None
         self.nodes: dict[NodeId, Address] = {id: (f"host-{id}", PORT) for id in range(1, size + 1)}
         self.hosts = {id: Host(self, id) for id in self.nodes}
 
@@ -71,6 +78,17 @@ class World:
             return await scenario(self)
 
         return self.loop.run(main())
+
+    def witnessed(self, record: Callable[[Record], None]) -> Callable[[Record], None]:
+        """`record`, but what it raises ends the run: a node would take it for an error of its own, and stop."""
+
+        def witness(what: Record) -> None:
+            try:
+                record(what)
+            except BaseException as error:
+                self.loop.abort(error)
+
+        return witness
 
     # -- for scenarios
 
@@ -136,6 +154,7 @@ class Host:
         self.writer: VirtualWorker
         self.clock: VirtualClock
         self._node: Node[Any] | None = None
+        self._wiped = False
 
     @property
     def up(self) -> bool:
@@ -186,24 +205,47 @@ class Host:
             writer=self.writer,
             reader=VirtualWorker(loop, world.fork(), gate),
             log=lambda level, event, fields: world.log.append((loop.now_ns, level, event, fields)),
+            observer=self._observer(),
         )
+
+    def _observer(self) -> Recorder | None:
+        record, loop = self.world.record, self.world.loop
+        if record is None:
+            return None
+        wiped, self._wiped = self._wiped, False
+        return Recorder(
+            self.world.witnessed(record), lambda: loop.now_ns, lambda: read_all(self.disk), wiped=wiped
+        )
+
+    def _record(self, how: Literal["power", "kill", "stop"]) -> None:
+        if self.world.record is not None:
+            self.world.record(Crashed(self.world.loop.now_ns, self.id, how))
 
     async def stop(self) -> None:
         """A clean stop."""
         if self.up:
             await self.running.stop()
+            self._record("stop")
 
     def kill(self) -> None:
         """`kill -9`: the process is gone; the machine, and what its kernel holds of the disk, goes on."""
         self.gate.fall()
         self.world.ether.process_died(self.name, self.gate)
         self.disk.process_died()
+        self._record("kill")
 
     def lose_power(self, fate: Fate = "torn") -> None:
         """The machine is gone at once: what was not synced meets its fate, and nobody is told."""
         self.gate.fall()
         self.world.ether.process_died(self.name, self.gate, silently=True)
         self.disk.crash(self.chance, fate)
+        self._record("power")
+
+    def wipe(self) -> None:
+        """The disk of a machine that is down is replaced by an empty one."""
+        assert not self.up, f"node {self.id} runs"
+        self.disk.wipe()
+        self._wiped = True
 
     def _strike(self) -> None:
         """A crash in the middle of something (see `Gate.armed`)."""
@@ -218,3 +260,22 @@ class Host:
 
     def resume(self) -> None:
         self.gate.resume()
+
+
+def read_all(disk: MemoryDisk) -> list[Batch]:
+    """All batches of the log on a disk, whoever uses it; nothing is changed there."""
+    copy = disk.copy()
+    identity = read_identity(copy)
+    log = WriteAheadLog(
+        copy,
+        random.Random(0),
+        store_id=bytes.fromhex(identity.store_id),
+        configuration=identity.configuration,
+        segment_bytes=SEGMENT_BYTES,
+        may_create=True,
+    )
+    recovered = log.recover()
+    batches: list[Batch] = []
+    while (last_index := batches[-1].last_index if batches else 0) < recovered.last_index:
+        batches += log.read(last_index + 1, recovered.last_index, SEGMENT_BYTES)
+    return batches

@@ -15,16 +15,24 @@ from typing import Final
 import msgspec
 
 from ..core.quorum import Configuration, Member
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, RaftError
 from ..ports import Disk, Lock
 from ..types import NodeId, Random
+from .segment import is_of_the_disk, named, storage_error
 
 __all__ = ["DataDirectory", "Identity", "open_directory"]
 
 FORMAT_VERSION: Final = 1
 IDENTITY: Final = "IDENTITY"
 LOCK: Final = "LOCK"
+NEED_BYTES: Final = 8 << 10
+"""What must be free to write the identity anew."""
+
 _UNFINISHED: Final = "IDENTITY.tmp"
+
+
+class _Format(msgspec.Struct):
+    format: int
 
 
 class _Member(msgspec.Struct, frozen=True):
@@ -66,9 +74,14 @@ class DataDirectory:
         return bytes.fromhex(self.identity.store_id)
 
     def begin(self) -> None:
-        """Count this start, durably: to be called when the log is open, before anything leaves the node."""
-        self.identity = msgspec.structs.replace(self.identity, incarnation=self.identity.incarnation + 1)
-        _write(self.disk, self.identity)
+        """Count this start, durably: to be called when the log is open, before anything leaves the node.
+
+        Raises StorageError.
+        """
+        counted = msgspec.structs.replace(self.identity, incarnation=self.identity.incarnation + 1)
+        with named(self.disk, IDENTITY, need_bytes=NEED_BYTES):
+            _write(self.disk, counted)
+        self.identity = counted
 
     def release(self) -> None:
         self.lock.release()
@@ -77,7 +90,7 @@ class DataDirectory:
 def open_directory(
     disk: Disk, random: Random, node_id: NodeId, configuration: Configuration, fingerprint: bytes
 ) -> DataDirectory:
-    """Open the directory of node `node_id`, or make it. Raises ConfigurationError, which says what to do."""
+    """Open the directory of node `node_id`, or make it. Raises ConfigurationError, StorageError: they say what to do."""
     path = disk.path
     try:
         disk.prepare()
@@ -87,34 +100,45 @@ def open_directory(
             f"{path} is in use by another node or process: stop it, or use another data_dir"
         ) from None
     except OSError as error:
-        raise ConfigurationError(
-            f"{path} cannot be used as a data directory: {error.strerror or error}"
-        ) from error
+        raise _unusable(disk, error) from error
     try:
-        names = disk.list()
-        if IDENTITY in names:
-            identity = _read(disk)
-            _check(path, identity, node_id, configuration, fingerprint)
-        else:
-            _require_empty(path, names)
-            identity = Identity(
-                format=FORMAT_VERSION,
-                node_id=node_id,
-                store_id=random.getrandbits(128).to_bytes(16, "big").hex(),
-                incarnation=0,
-                fingerprint=fingerprint.hex(),
-                nodes=tuple(_Member(member.id, member.host, member.port) for member in configuration.members),
-            )
-            _write(disk, identity)
+        return DataDirectory(disk, _open(disk, random, node_id, configuration, fingerprint), lock)
     except OSError as error:
         lock.release()
-        raise ConfigurationError(
-            f"{path} cannot be used as a data directory: {error.strerror or error}"
-        ) from error
+        raise _unusable(disk, error) from error
     except BaseException:
         lock.release()
         raise
-    return DataDirectory(disk, identity, lock)
+
+
+def _open(
+    disk: Disk, random: Random, node_id: NodeId, configuration: Configuration, fingerprint: bytes
+) -> Identity:
+    names = disk.list()
+    if IDENTITY in names:
+        identity = _read(disk)
+        _check(disk.path, identity, node_id, configuration, fingerprint)
+        return identity
+    _require_empty(disk.path, names)
+    identity = Identity(
+        format=FORMAT_VERSION,
+        node_id=node_id,
+        store_id=random.getrandbits(128).to_bytes(16, "big").hex(),
+        incarnation=0,
+        fingerprint=fingerprint.hex(),
+        nodes=tuple(_Member(member.id, member.host, member.port) for member in configuration.members),
+    )
+    _write(disk, identity)
+    return identity
+
+
+def _unusable(disk: Disk, error: OSError) -> RaftError:
+    if is_of_the_disk(error):
+        return storage_error(disk, IDENTITY, None, error, NEED_BYTES)
+    return ConfigurationError(
+        f"{disk.path} cannot be used as a data directory: {error.strerror or error}; "
+        "let this user write there, or use another data_dir"
+    )
 
 
 def _require_empty(path: str, names: list[str]) -> None:
@@ -140,7 +164,8 @@ def _check(
     if {node.id for node in identity.nodes} != configuration.voters:
         given = ", ".join(map(str, sorted(configuration.voters)))
         raise ConfigurationError(
-            f"{path} was started with nodes {listed}, now nodes are {given}: members change through the log, not by this list"
+            f"{path} was started with nodes {listed}, now nodes are {given}: start it with the former, "
+            "members change through the log"
         )
 
 
@@ -155,14 +180,16 @@ def _read(disk: Disk) -> Identity:
     if checksum != _checksum(line):
         raise ConfigurationError(f"{path} is damaged: restore it from a copy of this directory")
     try:
-        version = msgspec.json.decode(line)["format"]
+        version = msgspec.json.decode(line, type=_Format).format
         if version > FORMAT_VERSION:
             raise ConfigurationError(
                 f"{path} has format {version}, this totora knows {FORMAT_VERSION}: upgrade it"
             )
         return msgspec.json.decode(line, type=Identity)
-    except (msgspec.MsgspecError, KeyError, TypeError) as error:
-        raise ConfigurationError(f"{path} is not the identity of a totora node: {error}") from error
+    except msgspec.MsgspecError as error:
+        raise ConfigurationError(
+            f"{path} is not the identity of a totora node ({error}): restore it from a copy of this directory"
+        ) from error
 
 
 def _checksum(line: bytes) -> bytes:

@@ -46,11 +46,12 @@ class MemoryStore:
 
     def read(self, first_index: LogIndex, last_index: LogIndex, max_bytes: int) -> list[Batch]:
         at = bisect_right(self._starts, first_index) - 1
+        end = bisect_right(self._starts, last_index)
         batches: list[Batch] = []
         size_bytes = 0
-        for batch in self._batches[at:]:
+        for batch in self._batches[at:end]:
             size_bytes += len(batch.data)
-            if batch.first_index > last_index or (batches and size_bytes > max_bytes):
+            if batches and size_bytes > max_bytes:
                 break
             batches.append(batch)
         return batches

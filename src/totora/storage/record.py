@@ -25,7 +25,6 @@ from typing import Final
 from ..core.batch import HEADER_BYTES as BATCH_HEADER_BYTES
 from ..core.batch import Batch
 from ..core.effects import HardState
-from ..errors import ProtocolError
 from ..types import LogIndex
 
 __all__ = ["RECORD_HEADER_BYTES", "Record", "RecordType", "encode_record", "find_record", "read_record"]
@@ -124,26 +123,16 @@ def read_record(data: memoryview, at: int, salt: int, segment: int, offset: int)
 
 
 def find_record(data: bytes, start: int, salt: int, segment: int, base: int) -> Record | None:
-    """The next sound record at or after `data[start]`, wherever it begins: what stands behind damage.
+    """The next record with a sound header at or after `data[start]`, wherever it begins: what stands behind damage.
 
-    base: the offset of data[0] in the segment. A batch counts only if its body is sound, too.
+    base: the offset of data[0] in the segment. The body of a batch may be torn: what its header states was true all the same.
     """
     magic = struct.pack("<I", salt)
     view = memoryview(data)
     at = data.find(magic, start)
     while at >= 0:
         record = read_record(view, at, salt, segment, base + at)
-        if record is not None and _is_whole(record):
+        if record is not None:
             return record
         at = data.find(magic, at + 1)
     return None
-
-
-def _is_whole(record: Record) -> bool:
-    if record.type != RecordType.BATCH:
-        return True
-    try:
-        record.batch()
-    except ProtocolError:
-        return False
-    return True

@@ -14,7 +14,8 @@ from __future__ import annotations
 import errno
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,12 +29,17 @@ from .record import Record, RecordType, read_record
 
 __all__ = [
     "FIRST_RECORD",
+    "REPLACE_NODE",
+    "RESTORE_FILE",
     "SPARSE_BYTES",
     "TRAILER_BYTES",
     "Footer",
     "SegmentHeader",
+    "is_of_the_disk",
     "name_of",
+    "named",
     "number_of",
+    "opened",
     "read_footer",
     "read_header",
     "records_of",
@@ -47,21 +53,54 @@ SPARSE_BYTES: Final = 64 << 10
 
 FORMAT_VERSION: Final = 1
 _MAGIC: Final = b"TOTORAWL"
-_HEADER: Final = struct.Struct("<8sII16sQQQQQQQQ")
+_HEADER: Final = struct.Struct("<8sII16sQQQQQQQQQ")
 _CHECKSUM: Final = struct.Struct("<I")
 _TRAILER: Final = struct.Struct("<IIII")
 TRAILER_BYTES: Final = _TRAILER.size
 _ZEROS: Final = bytes(1 << 20)
 
 
+RESTORE_FILE: Final = "restore the file from a copy of this directory"
+"""What helps a file that does not change any more."""
+
+REPLACE_NODE: Final = "replace this node by a new one; an older copy would break what it promised"
+"""What helps if the end of the log is damaged: a vote or an acknowledgement may have stood there."""
+
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+
+
+def is_of_the_disk(error: OSError) -> bool:
+    """The disk failed or is full: no setting is wrong."""
+    return error.errno in (*_FULL, errno.EIO)
+
+
 def storage_error(
     disk: Disk, name: str, offset: int | None, error: OSError, need_bytes: int = 0
 ) -> StorageError:
     """What a failed call means to whoever runs the node."""
-    why = error.strerror or str(error)
-    if error.errno == errno.ENOSPC:
+    why = f"{error.strerror or error}: check the disk and start the node again"
+    if error.errno in _FULL:
         why = f"no space left: free at least {need_bytes:,} bytes there and start the node again"
-    return StorageError(f"{disk.path}/{name}", offset, why)
+    return StorageError(f"{disk.path}/{name}" if name else disk.path, offset, why)
+
+
+@contextmanager
+def named(disk: Disk, name: str, offset: int | None = None, need_bytes: int = 0) -> Generator[None]:
+    """A call that fails in here becomes a StorageError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(disk, name, offset, error, need_bytes) from error
+
+
+@contextmanager
+def opened(disk: Disk, name: str) -> Generator[File]:
+    """Open a file for a while: a log of many segments must not need as many descriptors."""
+    file = disk.open(name)
+    try:
+        yield file
+    finally:
+        file.close()
 
 
 @dataclass(slots=True, frozen=True)
@@ -69,8 +108,9 @@ class SegmentHeader:
     """The header block.
 
     predecessor: number of the segment before; 0: none. first_index: where this one goes on.
-    predecessor_end: offset up to which the predecessor's records were synced; 0: not stated, some of them are cut.
+    predecessor_end: offset up to which the predecessor's records were synced.
     base_index, base_term: the entry before the log's first one. hard_state: in force when the segment began.
+    size_bytes: of the file when the segment began: a smaller one is cut off.
     """
 
     salt: int
@@ -82,6 +122,7 @@ class SegmentHeader:
     base_index: LogIndex
     base_term: Term
     hard_state: HardState
+    size_bytes: int
 
     def encode(self) -> bytes:
         packed = _HEADER.pack(
@@ -97,6 +138,7 @@ class SegmentHeader:
             self.base_term,
             self.hard_state.current_term,
             self.hard_state.voted_for or 0,
+            self.size_bytes,
         )
         return (packed + _CHECKSUM.pack(zlib.crc32(packed))).ljust(FIRST_RECORD, b"\0")
 
@@ -111,7 +153,6 @@ class Footer(msgspec.Struct, array_like=True):
     first_index: LogIndex
     last_index: LogIndex
     commit_index: LogIndex
-    hard_state: tuple[Term, int]
     runs: list[tuple[LogIndex, Term]]
     sparse: list[tuple[LogIndex, int]]
     largest_batch_bytes: int
@@ -136,44 +177,53 @@ def name_of(number: int) -> str:
 
 
 def number_of(name: str) -> int | None:
-    """The number in a segment's name; None if it is no such name."""
-    stem, dot, end = name.partition(".")
-    return int(stem) if dot and end == "log" and len(stem) == 12 and stem.isdigit() else None
+    """The number in a segment's name, from 1; None if it is no such name."""
+    stem, _, end = name.partition(".")
+    if end != "log" or len(stem) != 12 or not (stem.isascii() and stem.isdigit()):
+        return None
+    return int(stem) or None
 
 
-def read_header(disk: Disk, name: str, file: File, store_id: bytes) -> SegmentHeader:
-    """Raises StorageError for damage, ConfigurationError for a file of a newer version or another store."""
+def read_header(
+    disk: Disk, name: str, file: File, store_id: bytes, remedy: str = RESTORE_FILE
+) -> SegmentHeader:
+    """Raises StorageError for damage, which `remedy` helps, ConfigurationError for a newer version or another store."""
     path = f"{disk.path}/{name}"
     block = file.pread(FIRST_RECORD, 0)
     if len(block) < FIRST_RECORD:
-        raise StorageError(path, len(block), "the file is cut off: restore it from a copy of this directory")
-    magic, version, salt, owner, number, predecessor, end, first, base, base_term, term, vote = (
+        raise StorageError(path, len(block), f"the file is cut off here: {remedy}")
+    magic, version, salt, owner, number, predecessor, end, first, base, base_term, term, vote, size = (
         _HEADER.unpack_from(block)
     )
     if magic != _MAGIC:
-        raise StorageError(path, 0, "not a segment of a totora log, or its header is damaged")
+        raise StorageError(path, 0, f"not a segment of a totora log, or its header is damaged: {remedy}")
     if version > FORMAT_VERSION:
         raise ConfigurationError(
             f"{path} has format version {version}, this totora knows {FORMAT_VERSION}: upgrade it"
         )
     if _CHECKSUM.unpack_from(block, _HEADER.size)[0] != zlib.crc32(block[: _HEADER.size]):
-        raise StorageError(
-            path, 0, "the header block is damaged: restore the file from a copy of this directory"
-        )
+        raise StorageError(path, 0, f"the header is damaged: {remedy}")
     if owner != store_id:
         raise ConfigurationError(f"{path} belongs to another data directory: put it back where it was")
     if number != number_of(name):
         raise ConfigurationError(
             f"{path} is segment {number} under another name: rename it to {name_of(number)}"
         )
+    if file.size() < size:
+        raise StorageError(path, file.size(), f"the file is cut off here, it had {size:,} bytes: {remedy}")
     hard_state = HardState(term, vote or None)
-    return SegmentHeader(salt, owner, number, predecessor, end, first, base, base_term, hard_state)
+    return SegmentHeader(salt, owner, number, predecessor, end, first, base, base_term, hard_state, size)
 
 
-def read_footer(file: File, header: SegmentHeader) -> Footer | None:
-    """The footer; None if the segment is not sealed, or not wholly: a footer tells nothing that the records do not."""
+def read_footer(file: File, header: SegmentHeader) -> tuple[Footer, int] | None:
+    """The footer and its offset, where the records end.
+
+    None if the segment is not sealed, or not wholly: a footer tells nothing that the records do not.
+    """
     size = file.size()
-    trailer = file.pread(TRAILER_BYTES, size - TRAILER_BYTES)
+    trailer = file.pread(TRAILER_BYTES, max(0, size - TRAILER_BYTES))
+    if len(trailer) < TRAILER_BYTES:
+        return None
     salt, offset, checksum, _ = _TRAILER.unpack(trailer)
     if salt != header.salt or zlib.crc32(_TRAILER.pack(salt, offset, 0, 0)) != checksum:
         return None
@@ -181,7 +231,7 @@ def read_footer(file: File, header: SegmentHeader) -> Footer | None:
     record = read_record(data, 0, header.salt, header.number, offset)
     if record is None or record.type != RecordType.FOOTER:
         return None
-    return _FOOTER_DECODER.decode(record.payload)
+    return _FOOTER_DECODER.decode(record.payload), offset
 
 
 def records_of(data: bytes, header: SegmentHeader, base: int) -> Iterator[Record]:

@@ -1,0 +1,564 @@
+"""Raft as an executable specification: Ongaro's abstract algorithm, against which every step of every node is checked.
+
+It follows the actions of the TLA+ module in appendix B of the thesis and shares no code with the core. A node that runs says
+what it did (`trace.Step`): what happened to it, what it wrote and sent, and the state that it is in now. Each step must be
+explained by actions that are allowed in the state before:
+
+    Restart  Timeout  RequestVote  BecomeLeader  ClientRequest  AppendEntries  AdvanceCommitIndex  UpdateTerm
+    HandleRequestVoteRequest  HandleRequestVoteResponse  HandleAppendEntriesRequest  HandleAppendEntriesResponse
+
+Where it deviates from the module:
+
+1. *Durable state.* The module keeps the term, the vote and the log over a Restart. Here writes complete later: a Restart falls
+   back to what is durable, or to some of the writes that were under way, in their order. A node counts its own vote and its own
+   entries only once they are durable, and a message that promises something can be received only if that became durable before
+   a crash.
+2. *Batches.* The log is a sequence of batches, not of entries; nothing is ever cut within one.
+3. *Pre-vote* (thesis 9.6) and giving up an office for want of answers (6.2) change no term, vote or log: they stutter.
+4. *The no-op* of a new leader and configurations that record directories are ClientRequests.
+5. *nextIndex* is no part of the state: a leader may send any piece of its log that is whole and in place.
+6. *ReadIndex* (6.4) is added: an index that is given out is no less than what anyone had committed when it was asked for.
+7. *The network* loses, doubles and reorders messages, and never invents one: what is received was sent.
+
+The five properties of Figure 3 are checked beside: they follow from the rules, and a rule that is wrong here shows in them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias, assert_never
+
+from .trace import BatchRef, Crashed, Header, Record, Started, Step, Wrote, key_of
+
+__all__ = ["Specification", "Violation"]
+
+Message: TypeAlias = dict[str, Any]
+
+
+class Violation(AssertionError):
+    """A node did what the specification does not allow; `rule` names what was broken."""
+
+    def __init__(self, rule: str, node: int, why: str) -> None:
+        super().__init__(f"{rule}: node {node} {why}")
+        self.rule = rule
+        self.node = node
+
+
+# -- logs
+
+
+class _Log:
+    """A log, as the last of its batches and the log before that one. Logs that begin alike share what they have in common."""
+
+    __slots__ = ("before", "depth", "jump", "last_index", "ref", "term")
+
+    def __init__(self, before: _Log | None, ref: BatchRef | None) -> None:
+        self.before = before
+        self.ref = ref
+        self.last_index: int = ref.last_index if ref else 0
+        self.term: int = ref.term if ref else 0
+        self.depth: int = before.depth + 1 if before else 0
+        # A second way back, so that any place is found in few steps (Myers 1983).
+        self.jump: _Log = self
+        if before is not None:
+            far = before.jump
+            self.jump = far.jump if before.depth - far.depth == far.depth - far.jump.depth else before
+
+    def upto(self, index: int) -> _Log | None:
+        """The beginning of this log that ends at `index`; None if no batch ends there."""
+        log = self
+        while log.last_index > index:
+            log = log.jump if log.jump.last_index >= index and log.jump is not log else log.before or log
+        return log if log.last_index == index else None
+
+    def begins_with(self, other: _Log) -> bool:
+        return self.upto(other.last_index) is other
+
+
+class _Logs:
+    """All logs that ever were. Two batches of one term that end at one index are the same, and so is all before them."""
+
+    def __init__(self) -> None:
+        self.empty: Final = _Log(None, None)
+        self._by_end: dict[tuple[int, int], _Log] = {}
+
+    def extended(self, log: _Log, ref: BatchRef, node: int) -> _Log:
+        """`log` and a batch behind it."""
+        known = self._by_end.get((ref.last_index, ref.term))
+        if known is None:
+            known = self._by_end[ref.last_index, ref.term] = _Log(log, ref)
+        if known.before is not log or known.ref != ref:
+            raise Violation("Log Matching", node, f"holds {ref} after other entries than another node does")
+        return known
+
+
+# -- servers
+
+
+@dataclass(slots=True)
+class _Stable:
+    """What a restart would find."""
+
+    term: int
+    voted_for: int | None
+    log: _Log
+
+
+@dataclass(slots=True)
+class _Promise:
+    """What a message says that must be durable before anyone may hear it. kept: it was, before a crash."""
+
+    term: int
+    voted_for: int | None
+    log: _Log | None
+    kept: bool = False
+
+    def holds(self, stable: _Stable) -> bool:
+        if stable.term < self.term:
+            return False
+        if self.voted_for is not None and stable.term == self.term and stable.voted_for != self.voted_for:
+            return False
+        return self.log is None or stable.log.begins_with(self.log)
+
+
+@dataclass(slots=True)
+class _Server:
+    """One server's variables, those of the module under its names."""
+
+    stable: _Stable
+    current_term: int
+    voted_for: int | None
+    log: _Log
+    commit_index: int
+    state: str = "follower"
+    votes_granted: set[int] = field(default_factory=set)
+    match_index: dict[int, int] = field(default_factory=dict)
+    writes: deque[tuple[int, list[_Stable]]] = field(default_factory=deque)
+    promises: list[_Promise] = field(default_factory=list)
+    reads: dict[str, int] = field(default_factory=dict)
+    up: bool = True
+
+
+class Specification:
+    """The state of all servers, moved forward by what they say they did. Raises Violation.
+
+    voters: the members; the configuration does not change.
+    """
+
+    def __init__(self, voters: Iterable[int]) -> None:
+        self._voters = frozenset(voters)
+        self._logs = _Logs()
+        self._servers: dict[int, _Server] = {}
+        self._sent: dict[tuple[int, int], dict[bytes, _Promise | None]] = {}
+        self._leaders: dict[int, int] = {}
+        self._committed = self._logs.empty
+        self.steps = 0
+
+    @property
+    def committed_index(self) -> int:
+        """The highest index that any server has committed."""
+        return self._committed.last_index
+
+    def check(self, record: Record) -> None:
+        """Explain one record of a trace, whatever it is."""
+        match record:
+            case Step():
+                self.step(record)
+            case Started():
+                self.started(record)
+            case Crashed():
+                self.crashed(record)
+            case Header():
+                pass
+            case _:
+                assert_never(record)
+
+    # -- Restart
+
+    def started(self, record: Started) -> None:
+        """A server begins with what its disk holds (Restart)."""
+        node = record.node
+        log = self._logs.empty
+        for ref in record.log:
+            log = self._logs.extended(log, ref, node)
+        found = _Stable(record.term, record.voted_for, log)
+        server = self._servers.get(node)
+        if server is not None and not record.wiped:
+            possible = [server.stable, *(stage for _, stages in server.writes for stage in stages)]
+            if found not in possible:
+                held = server.stable
+                raise Violation(
+                    "Restart",
+                    node,
+                    f"starts in term {found.term} with a vote for {found.voted_for} and a log up to {log.last_index}; its disk "
+                    f"held term {held.term}, a vote for {held.voted_for} and a log up to {held.log.last_index}",
+                )
+        if record.commit_index > self._committed.last_index:
+            raise Violation(
+                "Restart", node, f"believes {record.commit_index} to be committed, which nobody did"
+            )
+        self._servers[node] = _Server(found, found.term, found.voted_for, log, record.commit_index)
+
+    def crashed(self, record: Crashed) -> None:
+        """What it promised and did not keep can be heard by nobody any more."""
+        server = self._servers.get(record.node)
+        if server is not None:
+            server.up = False
+            server.promises.clear()
+
+    # -- a step
+
+    def step(self, record: Step) -> None:
+        """Explain one step of one server."""
+        self.steps += 1
+        node = record.node
+        server = self._servers.get(node)
+        if server is None or not server.up:
+            raise Violation("Restart", node, "does something before it was started")
+        # A leader may speak and then give way for want of answers, all in one step.
+        led = server.state == "leader" and record.term == server.current_term
+        if record.event == "received":
+            self._receive(node, record)
+        elif record.event == "persisted":
+            self._persisted(server, record)
+        elif record.event == "read_requested":
+            server.reads[record.key or ""] = self._committed.last_index
+        self._terms_and_votes(node, server, record)
+        self._roles(node, server, record)
+        if record.wrote is not None:
+            self._log(node, server, record, record.wrote)
+        if (server.log.last_index, server.log.term) != (record.last_index, record.last_term):
+            raise Violation(
+                "Persist",
+                node,
+                f"has a log up to {(record.last_index, record.last_term)} and asked to write one up to "
+                f"{(server.log.last_index, server.log.term)}",
+            )
+        self._commit(node, server, record)
+        for key, read_index in record.reads:
+            self._read(node, server, key, read_index)
+        for to, message in record.sent:
+            self._send(node, server, record, to, message, led or server.state == "leader")
+
+    def _receive(self, node: int, record: Step) -> None:
+        """What arrives was sent, and what it promises was kept."""
+        assert record.sender is not None, "a message has a sender"
+        assert record.message is not None, "a message was received"
+        key = key_of(record.message)
+        sent = self._sent.get((record.sender, node), {})
+        if key not in sent:
+            raise Violation(
+                "Network", node, f"received from {record.sender} what was never sent: {record.message}"
+            )
+        promise = sent[key]
+        if promise is not None and not promise.kept:
+            raise Violation("Durability", record.sender, f"promised before it was durable: {record.message}")
+
+    def _persisted(self, server: _Server, record: Step) -> None:
+        """Writes up to this token are durable."""
+        while server.writes and server.writes[0][0] <= (record.token or 0):
+            _, stages = server.writes.popleft()
+            server.stable = stages[-1]
+        waiting = []
+        for promise in server.promises:
+            promise.kept = promise.holds(server.stable)
+            if not promise.kept:
+                waiting.append(promise)
+        server.promises = waiting
+
+    def _terms_and_votes(self, node: int, server: _Server, record: Step) -> None:
+        """Timeout, UpdateTerm, HandleRequestVoteRequest."""
+        message: Message = record.message or {}
+        if record.term < server.current_term:
+            raise Violation("Terms", node, f"falls from term {server.current_term} to {record.term}")
+        if record.term > server.current_term:
+            if record.term == server.current_term + 1 and record.voted_for == node and _stands(record):
+                server.votes_granted = set()
+            elif message.get("term") == record.term and message.get("type") not in _ASKING_ONLY:
+                server.state = "follower"
+                server.voted_for = None
+            else:
+                raise Violation("UpdateTerm", node, f"enters term {record.term}, of which it heard nothing")
+            server.current_term = record.term
+            if record.voted_for == node and _stands(record):
+                server.voted_for, server.state = node, "candidate"
+        if record.voted_for != server.voted_for:
+            if server.voted_for is not None:
+                raise Violation("Election Safety", node, f"changes its vote in term {record.term}")
+            if not (
+                message.get("type") == "RequestVote"
+                and message["term"] == record.term
+                and message["candidate_id"] == record.voted_for
+                and self._up_to_date(server, message)
+            ):
+                raise Violation(
+                    "HandleRequestVoteRequest",
+                    node,
+                    f"votes for {record.voted_for} without being asked rightly",
+                )
+            server.voted_for = record.voted_for
+        if (
+            message.get("type") == "VoteAccepted"
+            and message["term"] == server.current_term
+            and server.state == "candidate"
+            and record.sender is not None
+        ):
+            server.votes_granted.add(record.sender)
+
+    def _up_to_date(self, server: _Server, call: Message) -> bool:
+        """logOk of HandleRequestVoteRequest (section 5.4.1)."""
+        mine = server.log
+        theirs: tuple[int, int] = call["last_log_term"], call["last_log_index"]
+        return theirs >= (mine.term, mine.last_index)
+
+    def _roles(self, node: int, server: _Server, record: Step) -> None:
+        """BecomeLeader, and giving way."""
+        role = "follower" if record.role == "pre-candidate" else record.role
+        if role == server.state:
+            return
+        if role == "leader":
+            self._become_leader(node, server)
+        elif role == "candidate":
+            raise Violation("Timeout", node, "is a candidate without having begun an election")
+        server.state = role
+
+    def _become_leader(self, node: int, server: _Server) -> None:
+        if server.state != "candidate":
+            raise Violation("BecomeLeader", node, f"leads, and was {server.state}")
+        votes = set(server.votes_granted)
+        if (server.stable.term, server.stable.voted_for) == (server.current_term, node):
+            votes.add(node)
+        if not self._is_quorum(votes):
+            raise Violation(
+                "BecomeLeader", node, f"leads term {server.current_term} with the votes of {sorted(votes)}"
+            )
+        known = self._leaders.setdefault(server.current_term, node)
+        if known != node:
+            raise Violation("Election Safety", node, f"and node {known} both lead term {server.current_term}")
+        if not server.log.begins_with(self._committed):
+            raise Violation(
+                "Leader Completeness",
+                node,
+                f"leads term {server.current_term} without what is committed up to "
+                f"{self._committed.last_index}",
+            )
+        server.match_index = {}
+
+    def _log(self, node: int, server: _Server, record: Step, wrote: Wrote) -> None:
+        """ClientRequest at a leader, HandleAppendEntriesRequest at a follower; and the write that makes it durable."""
+        log, stages = server.log, []
+        term, voted_for = self._last_write(server)
+        if wrote.truncate_after is not None:
+            cut = log.upto(wrote.truncate_after)
+            if server.state == "leader":
+                raise Violation("Leader Append-Only", node, f"removes what is after {wrote.truncate_after}")
+            if cut is None or wrote.truncate_after < server.commit_index:
+                raise Violation(
+                    "HandleAppendEntriesRequest", node, f"removes what is after {wrote.truncate_after}"
+                )
+            self._conflicts(node, record, log, cut)
+            log = cut
+            stages.append(_Stable(term, voted_for, log))
+        if wrote.hard_state is not None:
+            term, voted_for = wrote.hard_state
+            stages.append(_Stable(term, voted_for, log))
+        arrived = () if record.message is None else record.message.get("batches", ())
+        for ref in wrote.batches:
+            if server.state == "leader":
+                if ref.term != server.current_term:
+                    raise Violation(
+                        "ClientRequest", node, f"appends {ref} as leader of term {server.current_term}"
+                    )
+            elif ref not in arrived:
+                raise Violation("HandleAppendEntriesRequest", node, f"appends {ref}, which nobody sent")
+            if ref.first_index != log.last_index + 1:
+                raise Violation("HandleAppendEntriesRequest", node, f"appends {ref} after {log.last_index}")
+            log = self._logs.extended(log, ref, node)
+            stages.append(_Stable(term, voted_for, log))
+        if (term, voted_for) != (server.current_term, server.voted_for):
+            raise Violation("Persist", node, f"writes {_told(term, voted_for)}, and is in another state")
+        if stages:
+            server.writes.append((wrote.token, stages))
+        server.log = log
+
+    def _last_write(self, server: _Server) -> tuple[int, int | None]:
+        """The term and vote that the disk will hold once all writes so far are done."""
+        last = server.writes[-1][1][-1] if server.writes else server.stable
+        return last.term, last.voted_for
+
+    def _conflicts(self, node: int, record: Step, log: _Log, cut: _Log) -> None:
+        """Only an entry that conflicts with one that was sent removes anything (Figure 2, AppendEntries, 3)."""
+        for ref in (record.message or {}).get("batches", ()):
+            if ref.first_index == cut.last_index + 1:
+                mine = log
+                while mine.before is not None and mine.before is not cut:
+                    mine = mine.before
+                if mine.ref is not None and mine.ref.term == ref.term:
+                    break
+                return
+        raise Violation(
+            "HandleAppendEntriesRequest", node, f"removes what is after {cut.last_index} without a conflict"
+        )
+
+    # -- AdvanceCommitIndex
+
+    def _commit(self, node: int, server: _Server, record: Step) -> None:
+        message: Message = record.message or {}
+        acknowledged = message.get("type") == "AppendAccepted" and message["term"] == server.current_term
+        if acknowledged and server.state == "leader" and record.sender is not None:
+            known = server.match_index.get(record.sender, 0)
+            server.match_index[record.sender] = max(known, message["match_index"])
+        if record.commit_index == server.commit_index:
+            return
+        if record.commit_index < server.commit_index:
+            raise Violation(
+                "AdvanceCommitIndex", node, f"falls from {server.commit_index} to {record.commit_index}"
+            )
+        committed = server.log.upto(record.commit_index)
+        if committed is None:
+            raise Violation(
+                "AdvanceCommitIndex", node, f"commits {record.commit_index}, where no batch of its log ends"
+            )
+        if server.state == "leader":
+            self._may_commit(node, server, committed)
+        elif message.get("type") != "AppendEntries" or message["leader_commit"] < record.commit_index:
+            raise Violation(
+                "HandleAppendEntriesRequest",
+                node,
+                f"commits {record.commit_index}, of which it heard nothing",
+            )
+        elif record.commit_index > _verified(message):
+            raise Violation(
+                "HandleAppendEntriesRequest",
+                node,
+                f"commits {record.commit_index}, verified is {_verified(message)}",
+            )
+        server.commit_index = record.commit_index
+        if not (committed.begins_with(self._committed) or self._committed.begins_with(committed)):
+            raise Violation(
+                "State Machine Safety",
+                node,
+                f"commits other entries up to {record.commit_index} than another did",
+            )
+        if committed.last_index > self._committed.last_index:
+            self._committed = committed
+
+    def _may_commit(self, node: int, server: _Server, committed: _Log) -> None:
+        """A leader commits what a majority holds, if it is of its own term (section 5.4.2)."""
+        index = committed.last_index
+        agreeing = {peer for peer, match in server.match_index.items() if match >= index}
+        if server.stable.log.begins_with(committed):
+            agreeing.add(node)
+        if not self._is_quorum(agreeing):
+            raise Violation("AdvanceCommitIndex", node, f"commits {index}, which {sorted(agreeing)} hold")
+        if committed.term != server.current_term:
+            raise Violation(
+                "AdvanceCommitIndex", node, f"commits {index} of term {committed.term} by counting"
+            )
+        holding = {id for id, other in self._servers.items() if other.stable.log.begins_with(committed)}
+        if not self._is_quorum(holding):
+            raise Violation(
+                "Durability", node, f"commits {index}, which is on the disks of {sorted(holding)} alone"
+            )
+
+    def _is_quorum(self, servers: set[int]) -> bool:
+        return 2 * len(servers & self._voters) > len(self._voters)
+
+    # -- ReadIndex
+
+    def _read(self, node: int, server: _Server, key: str, read_index: int) -> None:
+        floor = server.reads.pop(key, None)
+        if floor is None:
+            raise Violation("ReadIndex", node, f"answers a read that nobody asked for ({key})")
+        if read_index < floor:
+            raise Violation(
+                "ReadIndex", node, f"gives out {read_index}, and {floor} was committed when it was asked"
+            )
+
+    # -- sending
+
+    def _send(self, node: int, server: _Server, record: Step, to: int, message: Message, leads: bool) -> None:
+        promise: _Promise | None = None
+        term, kind = message["term"], message["type"]
+        if kind not in ("RequestPreVote", "PreVoteAccepted") and term != server.current_term:
+            raise Violation(kind, node, f"speaks of term {term} in term {server.current_term}")
+        match kind:
+            case "RequestVote" | "RequestPreVote":
+                last = message["last_log_index"], message["last_log_term"]
+                if message["candidate_id"] != node or last != (server.log.last_index, server.log.term):
+                    raise Violation(kind, node, f"says what is not so: {message}")
+                if kind == "RequestVote" and server.state != "candidate":
+                    raise Violation(kind, node, f"asks for votes as {server.state}")
+            case "VoteAccepted":
+                if server.voted_for != to:
+                    raise Violation(
+                        kind, node, f"tells {to} that it voted for it, and did for {server.voted_for}"
+                    )
+                promise = _Promise(term, to, None)
+            case "AppendEntries":
+                if not leads:
+                    raise Violation("AppendEntries", node, f"sends entries as {server.state}")
+                self._append_entries(node, server, message)
+            case "AppendAccepted":
+                call: Message = record.message or {}
+                held = server.log.upto(message["match_index"])
+                if (
+                    call.get("type") != "AppendEntries"
+                    or message["match_index"] > _verified(call)
+                    or held is None
+                ):
+                    raise Violation(
+                        kind, node, f"acknowledges {message['match_index']}, which nobody verified"
+                    )
+                promise = _Promise(term, None, held)
+            case _:
+                pass
+        if promise is not None and not promise.holds(server.stable):
+            server.promises.append(promise)
+        elif promise is not None:
+            promise.kept = True
+        sent = self._sent.setdefault((node, to), {})
+        key = key_of(message)
+        # The same words may have been said before, by an earlier incarnation that kept them.
+        if key not in sent or (promise is not None and not (sent[key] or promise).kept):
+            sent[key] = promise
+
+    def _append_entries(self, node: int, server: _Server, message: Message) -> None:
+        if message["leader_commit"] > server.commit_index:
+            raise Violation("AppendEntries", node, f"says that {message['leader_commit']} is committed")
+        before = server.log.upto(message["prev_log_index"])
+        if before is None or before.term != message["prev_log_term"]:
+            raise Violation(
+                "AppendEntries", node, f"names {message['prev_log_index']} of term {message['prev_log_term']}"
+            )
+        refs: Sequence[BatchRef] = message["batches"]
+        if refs:
+            last = server.log.upto(refs[-1].last_index)
+            for ref in reversed(refs):
+                if last is None or last.ref != ref:
+                    raise Violation("AppendEntries", node, f"sends {ref}, which is not in its log")
+                last = last.before
+            if last is not before:
+                raise Violation(
+                    "AppendEntries", node, "sends entries that do not follow the one that it names"
+                )
+
+
+_ASKING_ONLY: Final = ("RequestPreVote", "PreVoteAccepted")
+"""Messages whose term is one that was only asked about."""
+
+
+def _stands(record: Step) -> bool:
+    return record.role in ("candidate", "leader")
+
+
+def _verified(call: Message) -> int:
+    """The last entry that the receiver of this call shares with its leader."""
+    batches: Sequence[BatchRef] = call["batches"]
+    return batches[-1].last_index if batches else int(call["prev_log_index"])
+
+
+def _told(term: int, voted_for: int | None) -> str:
+    return f"term {term}, vote {voted_for}"
