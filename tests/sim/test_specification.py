@@ -202,15 +202,10 @@ def removes_without_a_conflict(records: list[Record]) -> None:
     committed: dict[int, int] = {}
     for step in steps(records):
         known = committed.get(step.node, 0)
-        if (
-            step.role == "follower"
-            and step.wrote
-            and step.wrote.batches
-            and step.wrote.truncate_after is None
-        ):
-            if known < step.wrote.batches[0].first_index - 1:
-                step.wrote.truncate_after = known
-                return
+        wrote = step.wrote if step.role == "follower" else None
+        if wrote and wrote.batches and wrote.truncate_after is None and known < wrote.batches[0].first_index - 1:
+            wrote.truncate_after = known
+            return
         committed[step.node] = step.commit_index
 
 

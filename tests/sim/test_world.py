@@ -181,15 +181,7 @@ def test_a_failed_sync_stops_the_node_and_no_other() -> None:
         await world.start_all()
         leader = await world.elected()
         victim = others(world, leader)[0]
-        check = victim.disk.fault
-        assert check is not None
-
-        def fault(what: str, name: str) -> None:
-            check(what, name)
-            if what == "sync":
-                raise OSError(5, "Input/output error")
-
-        victim.disk.fault = fault
+        victim.fail_next("sync")
         ended = world.loop.create_task(victim.running.stopped())
         await leader.running.propose("goes on")
         cause = await ended

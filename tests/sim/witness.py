@@ -172,7 +172,7 @@ class Witness:
 
     def _kept(self, host: Host) -> Kept:
         """Opened anew only when something changed on the disk."""
-        changes = len(host.disk.operations)
+        changes = host.disk.count
         known = self._cache.get(host.id)
         if known is None or known[0] != changes:
             known = self._cache[host.id] = changes, kept_by(host.disk)

@@ -7,6 +7,7 @@ What would hang in the real world raises here: `Deadlock` if nothing will ever h
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import heapq
 from collections.abc import Callable, Coroutine
@@ -20,6 +21,9 @@ T = TypeVar("T")
 
 TURNS_AT_ONE_TIME_MAX: Final = 1_000_000
 """So many turns without time moving are a loop that feeds itself."""
+
+WIND_UP_NS: Final = 60_000_000_000
+"""How long what is left of a run may take to end."""
 
 EPOCH_NS: Final = 1_700_000_000_000_000_000
 
@@ -201,16 +205,17 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _wind_up(self) -> None:
         self._failure, self._turns = None, 0
-        self.limit_ns = None
+        self.limit_ns = self.now_ns + WIND_UP_NS
         # What is cut off here may complain of it: the run's own outcome is what counts.
         self.set_exception_handler(lambda loop, context: None)
         left = list(self._tasks)
         for task in left:
             task.cancel()
         try:
-            if left:
-                self.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-            self.run_until_complete(self.shutdown_asyncgens())
+            with contextlib.suppress(Endless, Deadlock):
+                if left:
+                    self.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+                self.run_until_complete(self.shutdown_asyncgens())
         finally:
             self.close()
 

@@ -23,6 +23,11 @@ class Inode:
     data: bytearray = field(default_factory=bytearray)
     unsynced: list[tuple[int, bytes]] = field(default_factory=list)
 
+    def overwrite(self, offset: int, piece: bytes) -> None:
+        """Bytes change that lie on stable storage."""
+        _put(self.data, offset, piece)
+        _put(self.durable, offset, piece)
+
     def settle(self) -> None:
         """What was written since the last sync is durable; what the kernel takes for clean stays as it is."""
         for offset, piece in self.unsynced:
@@ -98,11 +103,14 @@ class MemoryLock:
 class MemoryDisk:
     """`ports.Disk` in memory. `fault`, if set, is asked before each operation and may raise OSError.
 
-    operations: (what, file, bytes) of everything that was asked, in order. capacity_bytes: then ENOSPC; None: endless.
+    operations: (what, file, bytes) of everything that was asked, in order, unless `keeps_operations` is False.
+    count: how many they were. capacity_bytes: then ENOSPC; None: endless.
     """
 
-    def __init__(self, path: str = "/disk") -> None:
+    def __init__(self, path: str = "/disk", *, keeps_operations: bool = True) -> None:
         self.path = path
+        self.keeps_operations = keeps_operations
+        self.count = 0
         self.life = 1
         self.names: dict[str, Inode] = {}
         self.durable_names: dict[str, Inode] = {}
@@ -114,7 +122,9 @@ class MemoryDisk:
         self.used_bytes = 0
 
     def record(self, what: str, name: str, size_bytes: int) -> None:
-        self.operations.append((what, name, size_bytes))
+        self.count += 1
+        if self.keeps_operations:
+            self.operations.append((what, name, size_bytes))
         if self.fault is not None:
             self.fault(what, name)
 

@@ -54,7 +54,9 @@ class Link:
 class _End:
     """One end of a stream: `ports.Stream` for the node, and what is under way from here to the other end."""
 
-    def __init__(self, ether: Ether, network: VirtualNetwork, handler: StreamHandler, peer_host: str) -> None:
+    def __init__(
+        self, ether: Ether, network: VirtualNetwork, handler: StreamHandler | None, peer_host: str
+    ) -> None:
         self._ether = ether
         self._network = network
         self._handler = handler
@@ -141,11 +143,29 @@ class _End:
     # -- into the node
 
     def connected(self) -> None:
-        self._network.gate.enter(lambda: self._handler.connected(self))
+        """The other end's kernel has taken the stream."""
+        if self._network.gate.fallen:
+            self.process_died(silently=False)
+        else:
+            self._network.gate.enter(self._connected)
+
+    def accepted(self, handler: StreamHandler) -> None:
+        """The process takes the stream from its kernel."""
+        self._handler = handler
+        self._connected()
+
+    def _connected(self) -> None:
+        if not self.gone:
+            self.handler.connected(self)
+
+    @property
+    def handler(self) -> StreamHandler:
+        assert self._handler is not None, "a process is told of a stream before anything comes over it"
+        return self._handler
 
     def _received(self, data: bytes) -> None:
         if not self.closed:
-            self._handler.received(data)
+            self.handler.received(data)
 
     def _ended(self, error: Exception | None) -> None:
         if not self.closed:
@@ -156,13 +176,13 @@ class _End:
     def _lose_soon(self, error: Exception | None) -> None:
         """The node closed it: it hears so later, never inside its own call."""
         self.closed = True
-        self._ether.loop.call_soon(self._network.gate.enter, lambda: self._handler.lost(error))
+        self._ether.loop.call_soon(self._network.gate.enter, lambda: self.handler.lost(error))
         self._ether.forget(self)
 
     def _lose(self, error: Exception | None) -> None:
         self.closed = True
         self._ether.forget(self)
-        self._handler.lost(error)
+        self.handler.lost(error)
 
     def give_up(self) -> None:
         """The kernel sent again for long enough."""
@@ -394,25 +414,19 @@ class Ether:
         self.loop.call_at_ns(began_ns + self.delay_ns(out), asked)
 
     def _accepted(self, network: VirtualNetwork, handler: StreamHandler, listener: _Listener) -> None:
+        """Both kernels have the stream; the processes learn of it in their own time."""
         there = listener.network
-
-        def accept() -> None:
-            mine = _End(self, network, handler, there.host)
-            theirs = _End(self, there, listener.accept(), network.host)
-            mine.other, theirs.other = theirs, mine
-            self._port += 1
-            mine.peer, theirs.peer = f"{there.host}:{listener.address[1]}", f"{network.host}:{self._port}"
-            self._ends[mine] = self._ends[theirs] = None
-            theirs.connected()
-            if network.gate.fallen:
-                mine.process_died(silently=False)
-                return
-            when_ns = self.loop.now_ns + self.delay_ns(self.link(there.host, network.host))
-            # The dialler knows before anything that the other end sends it.
-            theirs._arrives_ns = when_ns
-            self.loop.call_at_ns(when_ns, mine.connected)
-
-        there.gate.enter(accept)
+        mine = _End(self, network, handler, there.host)
+        theirs = _End(self, there, None, network.host)
+        mine.other, theirs.other = theirs, mine
+        self._port += 1
+        mine.peer, theirs.peer = f"{there.host}:{listener.address[1]}", f"{network.host}:{self._port}"
+        self._ends[mine] = self._ends[theirs] = None
+        there.gate.enter(lambda: theirs.accepted(listener.accept()))
+        when_ns = self.loop.now_ns + self.delay_ns(self.link(there.host, network.host))
+        # The dialler knows before anything that the other end sends it.
+        theirs._arrives_ns = when_ns
+        self.loop.call_at_ns(when_ns, mine.connected)
 
     def send_datagram(self, sender: _Datagrams, to: Address, data: bytes) -> None:
         link = self.link(sender.network.host, to[0])

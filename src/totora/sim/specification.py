@@ -137,7 +137,7 @@ class _Server:
     match_index: dict[int, int] = field(default_factory=dict)
     writes: deque[tuple[int, list[_Stable]]] = field(default_factory=deque)
     promises: list[_Promise] = field(default_factory=list)
-    reads: dict[str, int] = field(default_factory=dict)
+    reads: dict[str, deque[int]] = field(default_factory=dict)
     up: bool = True
 
 
@@ -224,7 +224,8 @@ class Specification:
         elif record.event == "persisted":
             self._persisted(server, record)
         elif record.event == "read_requested":
-            server.reads[record.key or ""] = self._committed.last_index
+            # A doubled question may be answered twice.
+            server.reads.setdefault(record.key or "", deque()).append(self._committed.last_index)
         self._terms_and_votes(node, server, record)
         self._roles(node, server, record)
         if record.wrote is not None:
@@ -469,9 +470,12 @@ class Specification:
     # -- ReadIndex
 
     def _read(self, node: int, server: _Server, key: str, read_index: int) -> None:
-        floor = server.reads.pop(key, None)
-        if floor is None:
+        asked = server.reads.get(key)
+        if not asked:
             raise Violation("ReadIndex", node, f"answers a read that nobody asked for ({key})")
+        floor = asked.popleft()
+        if not asked:
+            del server.reads[key]
         if read_index < floor:
             raise Violation(
                 "ReadIndex", node, f"gives out {read_index}, and {floor} was committed when it was asked"

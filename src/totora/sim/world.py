@@ -10,8 +10,11 @@ World(seed=7).run(scenario)
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeVar
 
 from ..aio.node import Node
@@ -19,6 +22,8 @@ from ..config import Settings
 from ..core.batch import Batch
 from ..ports import Ports
 from ..storage.identity import _read as read_identity
+from ..storage.recovery import sound_records
+from ..storage.segment import FIRST_RECORD, read_header
 from ..storage.wal import WriteAheadLog
 from ..types import Address, NodeId
 from .clock import VirtualClock, VirtualLoop
@@ -90,6 +95,16 @@ class World:
 
         return witness
 
+    def task(self, what: Coroutine[Any, Any, R]) -> asyncio.Task[R]:
+        """Run beside the scenario; what it raises ends the run."""
+        task = self.loop.create_task(what)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.loop.abort(error)
+
     # -- for scenarios
 
     async def sleep(self, seconds: float) -> None:
@@ -146,7 +161,7 @@ class Host:
         self.world = world
         self.id = id
         self.name = world.nodes[id][0]
-        self.disk = MemoryDisk(f"/{self.name}")
+        self.disk = MemoryDisk(f"/{self.name}", keeps_operations=False)
         self.chance = world.fork()
         self.gate = Gate()
         self.gate.fallen = True
@@ -155,10 +170,14 @@ class Host:
         self.clock: VirtualClock
         self._node: Node[Any] | None = None
         self._wiped = False
+        self._fails_next: str | None = None
+        self._may_fail = False
+        self._damages: list[_Damage] = []
 
     @property
     def up(self) -> bool:
-        return self._node is not None and not self.gate.fallen and self._node._backend()._open
+        runtime = None if self._node is None or self.gate.fallen else self._node._runtime
+        return runtime is not None and runtime._open
 
     @property
     def running(self) -> Node[Any]:
@@ -173,7 +192,10 @@ class Host:
 
     async def start(self) -> Node[Any]:
         """Start a node here. Raises what `Node.start` raises."""
-        assert self._node is None or self.gate.fallen or not self.up, f"node {self.id} runs already"
+        assert not self.up, f"node {self.id} runs already"
+        if self._node is not None and not self.gate.fallen:
+            await self._node.stop()  # It stopped by itself: let it finish.
+        self._may_fail = bool(self._damages) or self._fails_next is not None
         self.gate = gate = Gate(struck=self._strike)
         self.disk.fault = lambda what, name: self._check(gate, what)
         node: Node[Any] = Node(
@@ -191,7 +213,10 @@ class Host:
 
     def _check(self, gate: Gate, what: str) -> None:
         if what in CHANGES and not gate.leaves():
-            raise OSError(5, "the machine is down")
+            raise OSError(errno.EIO, "the machine is down")
+        if what == self._fails_next:
+            self._fails_next = None
+            raise OSError(errno.EIO, "Input/output error")
 
     def _ports(self, gate: Gate) -> Ports:
         world, loop = self.world, self.world.loop
@@ -204,18 +229,22 @@ class Host:
             disk=self.disk,
             writer=self.writer,
             reader=VirtualWorker(loop, world.fork(), gate),
-            log=lambda level, event, fields: world.log.append((loop.now_ns, level, event, fields)),
-            observer=self._observer(),
+            log=self._log,
+            observer=self._observer(gate),
         )
 
-    def _observer(self) -> Recorder | None:
+    def _log(self, level: str, event: str, fields: dict[str, Any]) -> None:
+        self.world.log.append((self.world.loop.now_ns, level, event, fields))
+        if event == "failed" and not self.may_fail and not self.gate.fallen:
+            self.world.loop.abort(AssertionError(f"node {self.id} stopped by itself: {fields['cause']}"))
+
+    def _observer(self, gate: Gate) -> Recorder | None:
         record, loop = self.world.record, self.world.loop
         if record is None:
             return None
         wiped, self._wiped = self._wiped, False
-        return Recorder(
-            self.world.witnessed(record), lambda: loop.now_ns, lambda: read_all(self.disk), wiped=wiped
-        )
+        told = self.world.witnessed(lambda what: None if gate.fallen else record(what))
+        return Recorder(told, lambda: loop.now_ns, lambda: read_all(self.disk), wiped=wiped)
 
     def _record(self, how: Literal["power", "kill", "stop"]) -> None:
         if self.world.record is not None:
@@ -224,8 +253,10 @@ class Host:
     async def stop(self) -> None:
         """A clean stop."""
         if self.up:
+            gate = self.gate
             await self.running.stop()
-            self._record("stop")
+            if gate is self.gate and not gate.fallen:
+                self._record("stop")
 
     def kill(self) -> None:
         """`kill -9`: the process is gone; the machine, and what its kernel holds of the disk, goes on."""
@@ -247,6 +278,56 @@ class Host:
         self.disk.wipe()
         self._wiped = True
 
+    def fail_next(self, what: str | None) -> None:
+        """The disk's next operation of this kind ("pwrite", "sync") fails, once; None: none does."""
+        self._fails_next = what
+        self._may_fail = self._may_fail or what is not None
+
+    # -- damage to what lies on the disk
+
+    @property
+    def may_fail(self) -> bool:
+        """Something was done to its disk for which it may stop, or refuse to start."""
+        return self._may_fail or self.disk.capacity_bytes is not None
+
+    def damage(self, chance: random.Random, size_bytes: int) -> bool:
+        """Change some bytes of the log (or a single bit) that are on stable storage; False if there are none.
+
+        Not in what no later record vouches for: damage there cannot be told from a torn tail.
+        """
+        names = [
+            name for name in self.disk.durable_names if name.endswith(".log") and name in self.disk.names
+        ]
+        if not names or self.gate.paused:
+            return False
+        name = sorted(names)[int(chance.random() * len(names))]
+        end = vouched_end(self.disk, name)
+        if end < size_bytes:
+            return False
+        offset = int(chance.random() * (end - size_bytes + 1))
+        inode = self.disk.names[name]
+        before = bytes(inode.data[offset : offset + size_bytes])
+        after = (
+            bytes([before[0] ^ 1 << int(chance.random() * 8)])
+            if size_bytes == 1
+            else chance.randbytes(size_bytes)
+        )
+        inode.overwrite(offset, after)
+        self._damages.append(_Damage(name, bytes(inode.data[:FIRST_RECORD]), offset, before, after))
+        self._may_fail = True
+        return True
+
+    def repair(self) -> None:
+        """Restore the damaged files from a copy, as the operator is told to; what was written anew since stays."""
+        for damage in reversed(self._damages):
+            inode = self.disk.names.get(damage.name)
+            end = damage.offset + len(damage.after)
+            if inode is None or bytes(inode.data[damage.offset : end]) != damage.after:
+                continue
+            if damage.offset < FIRST_RECORD or bytes(inode.data[:FIRST_RECORD]) == damage.header:
+                inode.overwrite(damage.offset, damage.before)
+        self._damages.clear()
+
     def _strike(self) -> None:
         """A crash in the middle of something (see `Gate.armed`)."""
         if self.chance.random() < 0.5:
@@ -260,6 +341,30 @@ class Host:
 
     def resume(self) -> None:
         self.gate.resume()
+
+
+@dataclass(slots=True, frozen=True)
+class _Damage:
+    """Bytes that were changed. header: the file's first block then, which says whose it is."""
+
+    name: str
+    header: bytes
+    offset: int
+    before: bytes
+    after: bytes
+
+
+def vouched_end(disk: MemoryDisk, name: str) -> int:
+    """Up to where a file of the log is known to have been synced: all of it, or as far as its records say if it is the newest."""
+    data = bytes(disk.names[name].data)
+    if name != max(other for other in disk.names if other.endswith(".log")):
+        return len(data)
+    copy = disk.copy()
+    file = copy.open(name)
+    identity = read_identity(copy)
+    header = read_header(copy, name, file, bytes.fromhex(identity.store_id))
+    records, _ = sound_records(data[FIRST_RECORD:], header)
+    return max((record.synced for record, _ in records), default=0)
 
 
 def read_all(disk: MemoryDisk) -> list[Batch]:

@@ -1,0 +1,147 @@
+"""One run: a cluster, a workload, faults, all checks, then peace, in which everything must come right again."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, Literal
+
+import msgspec
+
+from ..config import Settings
+from ..types import Entry
+from .faults import FAULTS, Fault, Injector, schedule
+from .log_workload import LogWorkload
+from .specification import Specification
+from .trace import Header, Record
+from .world import SEGMENT_BYTES, World
+
+__all__ = ["Plan", "Report", "Simulation", "simulate"]
+
+CONVERGES_S: Final = 60.0
+"""After the last fault a cluster has a leader, the same log everywhere, and serves, within so much virtual time."""
+
+LAST_EVENTS: Final = 30
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run is: the same plan gives the same run.
+
+    faults: the kinds that happen. size, transport: None: drawn from the seed.
+    """
+
+    seed: int
+    seconds: float = 60.0
+    faults: tuple[str, ...] = tuple(FAULTS)
+    rate_per_s: float = 5.0
+    size: int | None = None
+    transport: Literal["tcp", "udp"] | None = None
+
+
+class Report(msgspec.Struct, kw_only=True):
+    """What came of it. violation: the property that broke, and how; None: nothing did."""
+
+    plan: Plan
+    simulated_s: float = 0.0
+    steps: int = 0
+    operations: dict[str, int] = {}
+    injected: dict[str, int] = {}
+    committed: int = 0
+    violation: str | None = None
+    at_s: float | None = None
+    last: list[Any] = []
+
+
+class Simulation:
+    """A run that can be looked at while it is put together. `record` gets every record of the trace."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        faults: Sequence[Fault] | None = None,
+        record: Callable[[Record], None] | None = None,
+    ) -> None:
+        chance = random.Random(plan.seed)
+        sizes = (1, 2, 3, 3, 3, 3, 4, 5, 5)
+        size = plan.size or sizes[int(chance.random() * len(sizes))]
+        transport = plan.transport or ("udp" if chance.random() < 0.2 else "tcp")
+        timeouts = ((0.1, 1.0, 2.0), (0.1, 1.0, 2.0), (0.05, 0.3, 0.6), (0.02, 0.15, 0.3))
+        heartbeat_s, election_min_s, election_max_s = timeouts[int(chance.random() * len(timeouts))]
+        settings = Settings(
+            heartbeat_s=heartbeat_s,
+            election_min_s=election_min_s,
+            election_max_s=election_max_s,
+            transport=transport,
+            segment_bytes=SEGMENT_BYTES,
+        )
+        self.plan = plan
+        self.world = World(
+            chance.getrandbits(48), size=size, settings=settings, limit_s=plan.seconds + 10 * CONVERGES_S
+        )
+        for host in self.world.hosts.values():
+            host.drift_ppm = int((chance.random() - 0.5) * 400)
+        self.faults = list(schedule(chance, plan.faults, plan.seconds) if faults is None else faults)
+        self.specification = Specification(self.world.nodes)
+        self.injector = Injector(self.world)
+        self.workload = LogWorkload(self.world, rate_per_s=plan.rate_per_s)
+        self.last: list[Record] = []
+        self._also = record
+        self.world.record = self._record
+        if record is not None:
+            record(Header(sorted(self.world.nodes), run=msgspec.to_builtins(plan)))
+
+    def _record(self, record: Record) -> None:
+        self.last.append(record)
+        if len(self.last) > 2 * LAST_EVENTS:
+            del self.last[:LAST_EVENTS]
+        if self._also is not None:
+            self._also(record)
+        self.specification.check(record)
+
+    def run(self) -> Report:
+        """Play it; a violation is reported, not raised."""
+        report = Report(plan=self.plan)
+        try:
+            self.world.run(self._play)
+        except Exception as error:  # whatever it is, this seed shows it
+            report.violation = f"{type(error).__name__}: {error}"
+            report.at_s = self.world.loop.now_ns / 1e9
+            report.last = [msgspec.to_builtins(record) for record in self.last[-LAST_EVENTS:]]
+        report.simulated_s = self.world.loop.now_ns / 1e9
+        report.steps = self.specification.steps
+        report.operations = dict(sorted(self.workload.counts.items()))
+        report.injected = dict(sorted(self.injector.injected.items()))
+        report.committed = self.specification.committed_index
+        return report
+
+    async def _play(self, world: World) -> None:
+        await world.start_all()
+        self.injector.begin(self.faults)
+        self.workload.begin(self.plan.seconds)
+        await world.sleep(self.plan.seconds)
+        await self.injector.peace()
+        await world.sleep(self.workload.patience_s)
+        log = await self._converged()
+        self.workload.check(log)
+        await world.stop_all()
+
+    async def _converged(self) -> list[Entry[str]]:
+        """Liveness: within a stated time there is a leader, everyone serves, and all hold the same log."""
+        world = self.world
+        hosts = self.injector.hosts()
+        for host in hosts:
+            await host.running.propose(f"through {host.id}", timeout_s=CONVERGES_S)
+        last = max(host.running.status().commit_index for host in hosts)
+        await world.until(
+            lambda: all(host.running.status().commit_index >= last for host in hosts), within_s=CONVERGES_S
+        )
+        logs = [[entry async for entry in host.running.entries()] for host in hosts]
+        for log in logs[1:]:
+            assert log == logs[0], "all nodes hold the same log in the end"
+        return logs[0]
+
+
+def simulate(plan: Plan, faults: Iterable[Fault] | None = None) -> Report:
+    """Play one plan; a function of its arguments, fit for any `concurrent.futures.Executor`."""
+    return Simulation(plan, faults=None if faults is None else list(faults)).run()
