@@ -353,6 +353,7 @@ def test_over_udp_what_is_lost_is_sent_again(lost: tuple[type[Propose], ...]) ->
     assert append.acknowledged
     assert read.outcome is not None
     assert not isinstance(read.outcome, RaftError)
+    cluster.advance(1_000)
     assert relayed.acknowledged
     cluster.check_outcomes()
 

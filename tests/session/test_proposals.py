@@ -13,6 +13,7 @@ from totora.errors import (
     EntryTooLarge,
     LogMismatch,
     NodeStopped,
+    NotLeader,
     OutcomeUnknown,
     Overloaded,
     RaftError,
@@ -232,6 +233,77 @@ def test_where_messages_may_be_lost_what_is_unanswered_is_handed_over_again() ->
     assert bench.out() == [unit]
     assert bench.proposals.deadline() == 400
     assert unit.attempts == 2
+
+
+def test_an_answer_to_any_copy_is_an_answer() -> None:
+    """The way there and back takes longer than the sender's patience: the first answer comes after three copies left."""
+    bench = Bench(retransmit_ns=200)
+    unit = bench.one("a")
+    first = unit.request_id
+    for _ in range(2):
+        bench.pass_time(200)
+        assert bench.out() == [unit]
+    bench.accept(unit, 7, request_id=first)
+    assert bench.outcomes == {"a": Appended(7, 1)}
+
+
+# -- what was refused until nobody waited
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"), [("not_leader", NotLeader), ("gap", NotLeader), ("overloaded", Overloaded)]
+)
+def test_what_was_refused_until_its_time_was_over_is_certainly_without_effect(
+    reason: RefusalReason, kind: type[RaftError]
+) -> None:
+    """Each attempt was answered, so nothing is unknown; and it is never handed over again."""
+    bench = Bench()
+    bench.submit("a", deadline_ns=3 * RETRY_NS)
+    (unit,) = bench.out()
+    bench.reject(unit, reason, 1)
+    bench.pass_time(RETRY_NS)
+    assert bench.out() == [unit]
+    bench.reject(unit, reason, 1)
+    bench.pass_time(2 * RETRY_NS)
+    assert bench.kind("a") is kind
+    assert bench.out() == []
+    assert bench.one("b").session != unit.session
+
+
+def test_an_attempt_without_an_answer_leaves_it_unknown() -> None:
+    """The second was refused, the first may have been appended by a leader that died."""
+    bench = Bench()
+    bench.submit("a", deadline_ns=50)
+    (unit,) = bench.out()
+    bench.proposals.leader_changed()
+    assert bench.out() == [unit]
+    bench.reject(unit, "not_leader")
+    bench.pass_time(50)
+    assert bench.kind("a") is OutcomeUnknown
+
+
+def test_what_others_behind_it_need_is_unknown_for_it_goes_on() -> None:
+    """It is handed over again for their sake, so nobody may be told that it is without effect."""
+    bench = Bench()
+    bench.submit("a", deadline_ns=50)
+    (one,) = bench.out()
+    two = bench.one("b")
+    bench.reject(one, "not_leader")
+    bench.reject(two, "gap", 1)
+    bench.pass_time(50)
+    assert bench.kind("a") is OutcomeUnknown
+    bench.pass_time(RETRY_NS)
+    assert bench.out() == [one, two]
+
+
+def test_where_messages_may_be_doubled_a_refusal_proves_nothing() -> None:
+    """A copy of the attempt that was refused may yet be taken."""
+    bench = Bench(retransmit_ns=10**9)
+    bench.submit("a", deadline_ns=50)
+    (unit,) = bench.out()
+    bench.reject(unit, "not_leader")
+    bench.pass_time(50)
+    assert bench.kind("a") is OutcomeUnknown
 
 
 # -- a session that is forgotten

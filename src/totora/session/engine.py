@@ -49,6 +49,9 @@ __all__ = ["RELAYS_MAX", "ClientKey", "Engine", "Outlet"]
 RELAYS_MAX: Final = 65_536
 """Requests of client processes that this node has passed on to the leader and that are not answered."""
 
+RELAY_PATIENCE_NS: Final = 1_000_000_000
+"""Where messages may be lost, what was passed on counts as lost after this: the client hands it over again."""
+
 ClientKey: TypeAlias = object
 """Names a connected client process; the driver chooses it."""
 
@@ -128,7 +131,7 @@ class Engine:
         )
         self._reads = ReadIndexes(self._next_request_id, retransmit_ns=retransmit_ns)
         self._relays: dict[int, _Relay] = {}
-        self._relay_patience_ns = retransmit_ns or settings.request_timeout_ns
+        self._relay_patience_ns = RELAY_PATIENCE_NS if retransmit_ns else settings.request_timeout_ns
         self.linked: set[NodeId] = set()
         self._target: tuple[Term, NodeId] | None = None
         if observer is not None:
@@ -192,9 +195,9 @@ class Engine:
     def written(self) -> None:
         """The group that `Outlet.write` got is on stable storage."""
         token, sends = self._scheduler.written()
+        self._step(ev.Persisted(token))
         for send in sends:
             self._outlet.send(send.to, send.message)
-        self._step(ev.Persisted(token))
         self._go_on()
 
     def entries_read(self, peer: NodeId, batches: tuple[Batch, ...]) -> None:
@@ -284,8 +287,7 @@ class Engine:
                 self._propose_for(_LOCAL, call)
             else:
                 self._outlet.send(target, call)
-        request_id = self._reads.outgoing(now)
-        if request_id is not None:
+        for request_id in self._reads.outgoing(now):
             if target == self._id:
                 self._step(ev.ReadRequested((_LOCAL, request_id)))
             else:

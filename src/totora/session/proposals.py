@@ -17,11 +17,13 @@ from typing import Final, TypeAlias
 
 from ..core.batch import HEADER_BYTES, join_payloads
 from ..core.messages import ProposeAccepted, ProposeRejected
+from ..core.proposals import UNCOMMITTED_BYTES_MAX
 from ..core.summary import RUNS_MAX
 from ..errors import (
     EntryTooLarge,
     LogMismatch,
     NodeStopped,
+    NotLeader,
     OutcomeUnknown,
     Overloaded,
     RaftError,
@@ -67,7 +69,9 @@ class Unit:
     """Requests that travel, and stand in the log, as one batch.
 
     number: its place among the units of its session. patience_ns: until when anybody waits for it.
-    request_id: of the latest attempt. handed: to the present leader, at handed_ns, and not answered yet.
+    request_id: of the latest attempt; 0: the next one has a new number. attempts: how often it was handed over.
+    unanswered: attempts of which it is not known that they were without effect. refusal: the latest answer.
+    handed: to the present leader, at handed_ns, and not answered yet.
     """
 
     number: int
@@ -82,6 +86,8 @@ class Unit:
     patience_ns: int = 0
     request_id: int = 0
     attempts: int = 0
+    unanswered: int = 0
+    refusal: ProposeRejected | None = None
     handed: bool = False
     handed_ns: int = 0
 
@@ -95,7 +101,8 @@ class Proposals:
     """One session's requests.
 
     batch_limit_bytes: the largest batch; whoever submits has checked that a request alone is not larger.
-    retransmit_ns: what is unanswered for so long is handed over again, where messages may be lost; 0: they are not.
+    retransmit_ns: what is unanswered for so long is handed over again under the same number, where messages may be lost; 0:
+        they are not. An answer to any copy is an answer, however slow the network is.
     """
 
     def __init__(
@@ -173,7 +180,9 @@ class Proposals:
         return units
 
     def _hand(self, unit: Unit, now: int) -> None:
-        unit.request_id = self._next_request_id()
+        if not unit.request_id:
+            unit.request_id = self._next_request_id()
+            unit.unanswered += 1
         unit.attempts += 1
         unit.handed, unit.handed_ns = True, now
 
@@ -218,7 +227,7 @@ class Proposals:
     def leader_changed(self) -> None:
         """Whatever is under way may be lost: hand it to the new leader, from the first unit on."""
         for unit in self._units:
-            unit.handed = False
+            unit.handed, unit.request_id = False, 0
         self._paused_until_ns = 0
 
     # -- being answered
@@ -245,7 +254,9 @@ class Proposals:
             self._too_large(unit, response.last_index)
         else:
             # Refused for now. What follows it is refused for the gap: all is handed over again, in order.
-            unit.handed = False
+            unit.handed, unit.request_id = False, 0
+            unit.unanswered -= not response.appended
+            unit.refusal = response
             if response.reason == "gap":
                 self._fill_gap(response.last_index)
             self._paused_until_ns = now + RETRY_NS
@@ -264,7 +275,7 @@ class Proposals:
         """The leader misses this number and so refuses all that follows: hand over again from there on."""
         for unit in self._units:
             if unit.sequence >= expected_sequence:
-                unit.handed = False
+                unit.handed, unit.request_id = False, 0
 
     def _expired(self, unit: Unit, response: ProposeRejected, now: int) -> None:
         """The session is forgotten: certainly without effect if this was the only attempt, else that cannot be told."""
@@ -348,12 +359,11 @@ class Proposals:
             self._waiting = deque(request for request in self._waiting if request.deadline_ns > now)
         for request in late:
             self._finish(request, Unavailable(why()))
+        refuted = all(self._is_refuted(unit, now) for unit in self._units)
         for unit in tuple(self._units):
             for request in unit.requests:
                 if request.resolve is not None and request.deadline_ns <= now:
-                    self._finish(
-                        request, OutcomeUnknown(f"no answer in time: {why()}; it may still take effect")
-                    )
+                    self._finish(request, self._refusal(unit) if refuted else _unknown(why()))
         if self._units and all(unit.abandoned for unit in self._units):
             # Nobody waits: stop asking. Later requests go in a session of their own, for this one may have a gap.
             self._units.clear()
@@ -361,6 +371,20 @@ class Proposals:
         deadlines = [request.deadline_ns for request in self._waiting]
         deadlines += [r.deadline_ns for unit in self._units for r in unit.requests if r.resolve is not None]
         self._earliest_ns = min(deadlines, default=None)
+
+    def _is_refuted(self, unit: Unit, now: int) -> bool:
+        """Nobody will wait for it, and each of its attempts was answered: certainly without effect, if it ends here."""
+        waited_for = any(
+            request.resolve is not None and request.deadline_ns > now for request in unit.requests
+        )
+        # Where messages may be lost they may be doubled too: the copy of an attempt that was refused may yet be taken.
+        return not (waited_for or unit.unanswered or self._retransmit_ns)
+
+    def _refusal(self, unit: Unit) -> RaftError:
+        assert unit.refusal is not None, "all of its attempts were answered"
+        if unit.refusal.reason == "overloaded":
+            return Overloaded(UNCOMMITTED_BYTES_MAX, "uncommitted bytes")
+        return NotLeader(unit.refusal.current_leader)
 
     def stop(self, cause: BaseException | None) -> None:
         """The node stops: what was handed over is unknown, the rest never left."""
@@ -370,3 +394,7 @@ class Proposals:
             self._finish_all(unit, OutcomeUnknown("the node stopped before the outcome was known"))
         for request in waiting:
             self._finish(request, NodeStopped(cause))
+
+
+def _unknown(why: str) -> OutcomeUnknown:
+    return OutcomeUnknown(f"no answer in time: {why}; it may still take effect")

@@ -41,6 +41,7 @@ class ReadIndexes:
         self._next_request_id = next_request_id
         self._retransmit_ns = retransmit_ns
         self._asked_ns: dict[int, int] = {}
+        self._again: list[int] = []
         self._waiting: list[_Read] = []
         self._asked: dict[int, list[_Read]] = {}
         self._confirmed: list[_Read] = []
@@ -59,14 +60,17 @@ class ReadIndexes:
         if self._earliest_ns is None or deadline_ns < self._earliest_ns:
             self._earliest_ns = deadline_ns
 
-    def outgoing(self, now: int) -> int | None:
-        """The id of a question to ask the leader now, for all who wait; None if nobody does."""
-        if not self._waiting or now < self._paused_until_ns:
-            return None
-        request_id = self._next_request_id()
-        self._asked[request_id], self._waiting = self._waiting, []
-        self._asked_ns[request_id] = now
-        return request_id
+    def outgoing(self, now: int) -> list[int]:
+        """The ids of questions to ask the leader now: one for all who wait, and those that were unanswered for too long."""
+        if now < self._paused_until_ns:
+            return []
+        again, self._again = self._again, []
+        request_ids = [request_id for request_id in again if request_id in self._asked]
+        if self._waiting:
+            request_ids.append(self._next_request_id())
+            self._asked[request_ids[-1]], self._waiting = self._waiting, []
+            self._asked_ns[request_ids[-1]] = now
+        return request_ids
 
     def _take(self, request_id: int) -> list[_Read]:
         self._asked_ns.pop(request_id, None)
@@ -95,6 +99,7 @@ class ReadIndexes:
         asked = [read for reads in self._asked.values() for read in reads]
         self._asked.clear()
         self._asked_ns.clear()
+        self._again.clear()
         self._paused_until_ns = 0
         self._waiting = asked + self._waiting
 
@@ -112,9 +117,11 @@ class ReadIndexes:
         if now >= self._paused_until_ns:
             self._paused_until_ns = 0
         if self._retransmit_ns:
-            lost = [id for id, asked_ns in self._asked_ns.items() if now >= asked_ns + self._retransmit_ns]
-            for request_id in lost:
-                self._waiting += self._take(request_id)
+            for request_id, asked_ns in self._asked_ns.items():
+                if now >= asked_ns + self._retransmit_ns:
+                    # Under the same id: an answer to any copy is an answer, however slow the network is.
+                    self._again.append(request_id)
+                    self._asked_ns[request_id] = now
         if self._earliest_ns is None or now < self._earliest_ns:
             return
         late: list[_Read] = []

@@ -17,6 +17,7 @@ import msgspec
 
 from ..errors import RaftError
 from ..types import NodeId
+from .worker import WORK_NS
 from .world import Host, World
 
 __all__ = ["FAULTS", "Fault", "Injector", "schedule"]
@@ -345,17 +346,13 @@ def _slow_link(injector: Injector, chance: random.Random) -> Callable[[], object
     pair = injector.any_pair(chance)
     if pair is None:
         return None
-    link = injector.world.ether.link(pair[0].name, pair[1].name)
-    before = link.delay_ns, link.bytes_per_s
+    names = pair[0].name, pair[1].name
+    link = injector.world.ether.link(*names)
     longest_ns = int(10 ** (1 + 2 * chance.random()) * MS)
     link.delay_ns = longest_ns // 4, longest_ns
     if chance.random() < 0.3:
         link.bytes_per_s = 2_000 + int(chance.random() * 50_000)
-
-    def undo() -> None:
-        link.delay_ns, link.bytes_per_s = before
-
-    return undo
+    return lambda: injector.world.ether.restore(*names)
 
 
 @_fault("loss", (100, 20_000))
@@ -364,14 +361,10 @@ def _loss(injector: Injector, chance: random.Random) -> Callable[[], object] | N
     pair = injector.any_pair(chance)
     if pair is None:
         return None
-    link = injector.world.ether.link(pair[0].name, pair[1].name)
-    before = link.loss, link.doubled
+    names = pair[0].name, pair[1].name
+    link = injector.world.ether.link(*names)
     link.loss, link.doubled = chance.random() * 0.4, chance.random() * 0.3
-
-    def undo() -> None:
-        link.loss, link.doubled = before
-
-    return undo
+    return lambda: injector.world.ether.restore(*names)
 
 
 # -- disks
@@ -383,12 +376,12 @@ def _slow_disk(injector: Injector, chance: random.Random) -> Callable[[], object
     host = injector.any_up(chance)
     if host is None:
         return None
-    writer, before = host.writer, host.writer.delay_ns
+    writer = host.writer
     longest_ns = int(10 ** (1 + 1.7 * chance.random()) * MS)
     writer.delay_ns = longest_ns // 10, longest_ns
 
     def undo() -> None:
-        writer.delay_ns = before
+        writer.delay_ns = WORK_NS
 
     return undo
 

@@ -301,6 +301,12 @@ class Ether:
             self._links[source, target] = link
         return link
 
+    def restore(self, source: str, target: str) -> None:
+        """Delays, losses and limits of this way are the default ones again; a cut stays."""
+        link, default = self.link(source, target), self._default
+        link.delay_ns, link.bytes_per_s = default.delay_ns, default.bytes_per_s
+        link.loss, link.doubled = default.loss, default.doubled
+
     def cut(self, source: str, target: str) -> None:
         """Nothing passes from `source` to `target` any more."""
         link = self.link(source, target)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from ..ports import Random
 from .clock import VirtualLoop
 from .gate import Gate
 
-__all__ = ["VirtualWorker"]
+__all__ = ["WORK_NS", "VirtualWorker"]
 
 T = TypeVar("T")
+
+WORK_NS: Final = (50_000, 500_000)
+"""What a job usually takes, at least and at most."""
 
 
 class VirtualWorker:
@@ -30,7 +33,7 @@ class VirtualWorker:
         random: Random,
         gate: Gate | None = None,
         *,
-        delay_ns: tuple[int, int] = (50_000, 500_000),
+        delay_ns: tuple[int, int] = WORK_NS,
     ) -> None:
         self._loop = loop
         self._random = random

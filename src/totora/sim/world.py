@@ -20,6 +20,7 @@ from typing import Any, Final, Literal, TypeVar
 from ..aio.node import Node
 from ..config import Settings
 from ..core.batch import Batch
+from ..errors import StorageError
 from ..ports import Ports
 from ..storage.identity import _read as read_identity
 from ..storage.recovery import sound_records
@@ -244,7 +245,7 @@ class Host:
             return None
         wiped, self._wiped = self._wiped, False
         told = self.world.witnessed(lambda what: None if gate.fallen else record(what))
-        return Recorder(told, lambda: loop.now_ns, lambda: read_all(self.disk), wiped=wiped)
+        return Recorder(told, lambda: loop.now_ns, lambda: read_all(self._sound_copy()), wiped=wiped)
 
     def _record(self, how: Literal["power", "kill", "stop"]) -> None:
         if self.world.record is not None:
@@ -319,14 +320,22 @@ class Host:
 
     def repair(self) -> None:
         """Restore the damaged files from a copy, as the operator is told to; what was written anew since stays."""
+        self._undo_damages(self.disk)
+        self._damages.clear()
+
+    def _sound_copy(self) -> MemoryDisk:
+        copy = self.disk.copy()
+        self._undo_damages(copy)
+        return copy
+
+    def _undo_damages(self, disk: MemoryDisk) -> None:
         for damage in reversed(self._damages):
-            inode = self.disk.names.get(damage.name)
+            inode = disk.names.get(damage.name)
             end = damage.offset + len(damage.after)
             if inode is None or bytes(inode.data[damage.offset : end]) != damage.after:
                 continue
             if damage.offset < FIRST_RECORD or bytes(inode.data[:FIRST_RECORD]) == damage.header:
                 inode.overwrite(damage.offset, damage.before)
-        self._damages.clear()
 
     def _strike(self) -> None:
         """A crash in the middle of something (see `Gate.armed`)."""
@@ -362,7 +371,10 @@ def vouched_end(disk: MemoryDisk, name: str) -> int:
     copy = disk.copy()
     file = copy.open(name)
     identity = read_identity(copy)
-    header = read_header(copy, name, file, bytes.fromhex(identity.store_id))
+    try:
+        header = read_header(copy, name, file, bytes.fromhex(identity.store_id))
+    except StorageError:
+        return 0  # It is damaged already.
     records, _ = sound_records(data[FIRST_RECORD:], header)
     return max((record.synced for record, _ in records), default=0)
 
