@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from .errors import ConfigurationError
 from .types import NUMBER_MAX, Address, NodeId
@@ -13,6 +13,7 @@ from .types import NUMBER_MAX, Address, NodeId
 __all__ = [
     "ENTRY_BYTES_MAX",
     "RANGE_BYTES_MAX",
+    "SECONDS_MAX",
     "UDP_BATCH_BYTES_MAX",
     "Settings",
     "checked_member",
@@ -33,34 +34,70 @@ UDP_IN_FLIGHT_BYTES_MAX: Final = 3 * UDP_BATCH_BYTES_MAX
 RANGE_BYTES_MAX: Final = 8 << 20
 """One answer to an IndexRange holds at most this much."""
 
+SECONDS_MAX: Final = 10_000_000.0
+"""About four months. A message carries nanoseconds, and those of an endless wait would not fit."""
+
 
 def checked_nodes(
     nodes: Mapping[NodeId, Address] | Iterable[tuple[NodeId, Address]],
 ) -> dict[NodeId, Address]:
     """The members' addresses by id, ascending; ConfigurationError for what cannot be a cluster."""
-    pairs = list(nodes.items()) if isinstance(nodes, Mapping) else list(nodes)
     checked: dict[NodeId, Address] = {}
     owners: dict[Address, NodeId] = {}
-    for pair in pairs:
+    for pair in _pairs(nodes):
         try:
             node, (host, port) = pair
         except (TypeError, ValueError):
             raise ConfigurationError(f"nodes are pairs of an id and (host, port), not {pair!r}") from None
-        if not isinstance(node, int) or isinstance(node, bool) or not 0 < node <= NUMBER_MAX:
-            raise ConfigurationError(f"a node id is a positive integer, not {node!r}")
-        if not isinstance(host, str) or not host or not isinstance(port, int) or not 0 < port < 65_536:
+        _check_id(node)
+        if not _is_host(host) or type(port) is not int or not 0 < port < 65_536:
             raise ConfigurationError(
                 f"node {node} needs a host and a port from 1 to 65535, not {(host, port)!r}"
             )
         if node in checked:
             raise ConfigurationError(f"node {node} is listed twice: give every node an id of its own")
-        if (host, port) in owners:
-            raise ConfigurationError(f"nodes {owners[host, port]} and {node} share the address {host}:{port}")
+        place = _plain(host), port
+        if place in owners:
+            raise ConfigurationError(
+                f"nodes {owners[place]} and {node} share the address {host}:{port}: give every node its own"
+            )
         checked[node] = (host, port)
-        owners[host, port] = node
+        owners[place] = node
     if not checked:
         raise ConfigurationError("nodes lists no node: give the address of every member")
     return dict(sorted(checked.items()))
+
+
+def _pairs(nodes: Any) -> list[Any]:
+    try:
+        return list(nodes.items() if isinstance(nodes, Mapping) else nodes)
+    except TypeError:
+        raise ConfigurationError(
+            f"nodes is a mapping or a list of pairs of an id and (host, port), not {nodes!r}"
+        ) from None
+
+
+def _check_id(node: object) -> None:
+    if type(node) is not int or not 0 < node <= NUMBER_MAX:
+        raise ConfigurationError(f"a node id is a positive integer, not {node!r}")
+
+
+def _is_host(host: object) -> bool:
+    """A name or an address that a resolver takes; whether it exists is found out later."""
+    if not isinstance(host, str) or not host.isprintable() or " " in host:
+        return False
+    try:
+        return bool(host.encode("idna"))
+    except UnicodeError:
+        return False
+
+
+def _plain(host: str) -> str:
+    """One spelling of each address: there are many for IPv6."""
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return host.lower()
 
 
 def checked_member(
@@ -68,6 +105,7 @@ def checked_member(
 ) -> dict[NodeId, Address]:
     """`checked_nodes`, and `id` is one of them."""
     checked = checked_nodes(nodes)
+    _check_id(id)
     if id not in checked:
         listed = ", ".join(map(str, checked))
         raise ConfigurationError(f"node {id} is not in nodes (listed: {listed}): add its own address there")
@@ -82,11 +120,20 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def _checked_address(address: Any) -> Address:
+    match address:
+        case (str(host), int(port)):
+            return host, port
+        case _:
+            raise ConfigurationError(f"an address is (host, port), not {address!r}")
+
+
 def require_safety(
     addresses: Iterable[Address], settings: Settings, *, encrypted: bool, allowed: bool
 ) -> None:
-    """Raise ConfigurationError if plaintext would leave this machine and nobody allowed it ."""
-    exposed = next((f"{host}:{port}" for host, port in addresses if not is_loopback(host)), None)
+    """Raise ConfigurationError if plaintext would leave this machine and nobody allowed it."""
+    places = [_checked_address(address) for address in addresses]
+    exposed = next((f"{host}:{port}" for host, port in places if not is_loopback(host)), None)
     if exposed is None or allowed:
         return
     if settings.transport == "udp":
@@ -97,6 +144,17 @@ def require_safety(
         raise ConfigurationError(
             f"{exposed} is not loopback: pass tls=, or insecure_plaintext=True if the network is trusted"
         )
+
+
+_TIMES: Final = (
+    "heartbeat_s",
+    "election_min_s",
+    "election_max_s",
+    "failover_delay_s",
+    "request_timeout_s",
+    "handshake_timeout_s",
+)
+_SIZES: Final = ("segment_bytes", "entry_max_bytes", "batch_max_bytes")
 
 
 def _ns(seconds: float) -> int:
@@ -112,7 +170,7 @@ class Settings:
         Generous by default: a process that embeds a node hogs the interpreter now and then.
     failover_delay_s: after its link to the leader broke, a follower waits a random time up to this before it asks.
     request_timeout_s: how long a request waits for its outcome unless the caller says otherwise.
-    segment_bytes: size of the log's files; a multiple of 4 KiB, at least twice the largest batch.
+    segment_bytes: size of the log's files; a multiple of 4 KiB. A batch that is larger gets a file of its own.
     """
 
     heartbeat_s: float = 0.1
@@ -131,7 +189,16 @@ class Settings:
             if not holds:
                 raise ConfigurationError(why)
 
-        check(self.heartbeat_s > 0, "heartbeat_s must be positive")
+        for name in _TIMES:
+            value = getattr(self, name)
+            is_time = isinstance(value, int | float) and not isinstance(value, bool)
+            check(
+                is_time and 0 < value <= SECONDS_MAX,
+                f"{name} is a positive number of seconds, at most {SECONDS_MAX:,.0f}, not {value!r}",
+            )
+        for name in _SIZES:
+            value = getattr(self, name)
+            check(type(value) is int, f"{name} is a whole number of bytes, not {value!r}")
         check(
             self.election_min_s >= 2 * self.heartbeat_s,
             "election_min_s must be at least twice heartbeat_s, or a late heartbeat starts an election",
@@ -140,9 +207,6 @@ class Settings:
             self.election_max_s > self.election_min_s,
             "election_max_s must exceed election_min_s, or votes split",
         )
-        check(self.failover_delay_s > 0, "failover_delay_s must be positive")
-        check(self.request_timeout_s > 0, "request_timeout_s must be positive")
-        check(self.handshake_timeout_s > 0, "handshake_timeout_s must be positive")
         check(self.transport in ("tcp", "udp"), f"transport is 'tcp' or 'udp', not {self.transport!r}")
         check(0 < self.entry_max_bytes <= ENTRY_BYTES_MAX, f"entry_max_bytes is 1 to {ENTRY_BYTES_MAX:,}")
         check(

@@ -18,7 +18,9 @@ The ancestor's `Rejected` is a message between nodes (`core.messages`), not an e
 
 from __future__ import annotations
 
-from .types import Address, LogIndex, NodeId, Term
+from typing import Any
+
+from .types import LogIndex, NodeId, Term
 
 __all__ = [
     "Compacted",
@@ -43,7 +45,17 @@ __all__ = [
 
 
 class RaftError(Exception):
-    """Base of all errors of this library; `str()` is a sentence for a person."""
+    """Base of all errors of this library; `str()` is a sentence for a person. It may be copied and sent to another process."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An exception is made again of its `args`, which here hold the sentence: no constructor takes that back.
+        return _made_again, (type(self), self.args, self.__dict__)
+
+
+def _made_again(kind: type[RaftError], args: tuple[Any, ...], fields: dict[str, Any]) -> RaftError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(fields)
+    return error
 
 
 class InvalidRequest(RaftError):
@@ -93,12 +105,13 @@ class NotAppended(RaftError):
 
 
 class NotLeader(NotAppended):
-    """Another node leads (or none does): `leader` is its id and, where known, address."""
+    """Who was asked does not lead: `leader` is the id of who does, None if that is not known; `why` says what is missing."""
 
-    def __init__(self, leader: NodeId | None, address: Address | None = None) -> None:
-        super().__init__("no leader is known" if leader is None else f"node {leader} leads: ask it")
+    def __init__(self, leader: NodeId | None, why: str | None = None) -> None:
+        told = "no leader is known" if leader is None else f"node {leader} leads: ask it"
+        super().__init__(told if why is None else f"{told}: {why}")
         self.leader = leader
-        self.address = address
+        self.why = why
 
 
 class Overloaded(NotAppended):

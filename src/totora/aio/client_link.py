@@ -171,7 +171,9 @@ class ClientLink:
         """Append these entries; `resolve` is called once, later. Raises Overloaded, ConfigurationError, Unavailable."""
         self._check()
         idle = not self._outstanding
-        self._proposals.submit(payloads, condition, self._deadline_ns(timeout_s), resolve)
+        self._proposals.submit(
+            payloads, condition, self._deadline_ns(timeout_s), lambda outcome: resolve(self._told(outcome))
+        )
         self._flush_soon(idle)
 
     def read_range(
@@ -217,11 +219,14 @@ class ClientLink:
         if len(self._questions) >= PENDING_QUESTIONS_MAX:
             raise Overloaded(PENDING_QUESTIONS_MAX, "reads")
         idle = not self._outstanding
-        self._questions[self._next_request_id()] = _Asked(question, self._deadline_ns(timeout_s), resolve)
+        self._questions[self._next_request_id()] = _Asked(
+            question, self._deadline_ns(timeout_s), lambda outcome: resolve(self._told(outcome))
+        )
         self._flush_soon(idle)
 
     async def status(self, address: Address, timeout_s: float) -> NodeStatus | RaftError:
-        """What the node at `address` says of itself, or why it says nothing."""
+        """What the node at `address` says of itself, or why it says nothing. Raises NodeStopped."""
+        self._check_open()
         return await probe(self._ports, round(timeout_s * 1e9), address, Greeting(b""))
 
     @property
@@ -232,11 +237,18 @@ class ClientLink:
             return None
         return ConfigurationError(f"this client is refused: {self._describe_failures()}")
 
-    def _check(self) -> None:
+    def _told(self, outcome: R | RaftError) -> R | RaftError:
+        """To wait for other nodes is no remedy where all have refused: the settings are wrong."""
+        return self._refusal or outcome if isinstance(outcome, Unavailable) else outcome
+
+    def _check_open(self) -> None:
         if not self._open:
             raise NodeStopped(
                 ConfigurationError("the client is closed, or was never opened: use `async with`")
             )
+
+    def _check(self) -> None:
+        self._check_open()
         if (refusal := self._refusal) is not None:
             raise refusal
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -21,10 +20,10 @@ from ..wire.handshake import (
     Refusal,
     Welcome,
     certificate_refusal,
-    decode_answer,
     encode_handshake,
 )
-from .streams import StreamEnd
+from .streams import StreamEnd, read_answer
+from .tls import TlsFailed
 
 __all__ = ["ClientEnd", "Greeting", "probe", "spell"]
 
@@ -64,6 +63,9 @@ class Greeting:
     def judge(self, welcome: Welcome, certified: frozenset[str] | None) -> Refusal | None:
         """Why the client does not accept who answered; None: it does."""
         known = self.cluster_id
+        if known is not None and welcome.cluster_id is None:
+            # It may be new in the right cluster, or the first of another one.
+            return Refusal("member", "does not know yet which cluster it belongs to")
         if known is not None and welcome.cluster_id is not None and known != welcome.cluster_id:
             return Refusal("cluster", f"belongs to another cluster, {welcome.cluster_id.hex()}")
         return certificate_refusal(welcome.node_id, certified)
@@ -113,6 +115,7 @@ class ClientEnd(StreamEnd):
         self._delivered = delivered
         self._ended: Callable[[ClientEnd, str | Refusal], None] | None = ended
         self._why: str | Refusal | None = None
+        self._silent = True
 
     # -- ports.StreamHandler
 
@@ -123,11 +126,16 @@ class ClientEnd(StreamEnd):
 
     def received(self, data: bytes | memoryview) -> None:
         self.heard_ns = self._clock.now_ns()
+        self._silent = False
         super().received(data)
 
     def lost(self, error: Exception | None) -> None:
+        unanswered = self.stream is not None and self._silent
         super().lost(error)
-        self._end("closed the connection" if error is None else _reason(error))
+        if unanswered and (error is None or isinstance(error, ConnectionResetError)):
+            self._end("closed the connection without an answer: does it use tls?")
+        else:
+            self._end("closed the connection" if error is None else _reason(error))
         if self.gone is not None:
             self.gone()
 
@@ -135,7 +143,7 @@ class ClientEnd(StreamEnd):
         if self.welcome is not None:
             self._delivered(self, codec.decode(header, blob))
             return
-        answer = decode_answer(header)
+        answer = read_answer(header)
         refusal = answer if isinstance(answer, Refusal) else self._greeting.judge(answer, self.peer_names)
         if isinstance(answer, Welcome) and refusal is None:
             self.welcome = answer
@@ -179,8 +187,8 @@ def _reason(error: Exception) -> str:
             return "connection refused"
         case TimeoutError():
             return "did not answer in time"
-        case ssl.SSLError():
-            return f"tls failed: {error.reason or error}"
+        case TlsFailed():
+            return str(error)
         case ConnectionError():
             return "connection reset"
         case OSError():

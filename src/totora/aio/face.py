@@ -7,17 +7,30 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Generic, Protocol, TypeVar
 
-from ..config import Settings
+from ..config import SECONDS_MAX, Settings
 from ..core.batch import HEADER_BYTES, Batch, Kind
-from ..errors import DecodeFailed, EntryTooLarge, RaftError
+from ..errors import DecodeFailed, EntryTooLarge, InvalidRequest, RaftError
 from ..session.proposals import Appended
 from ..session.requests import AppendRequest, ClientRequest, Err, IndexRange, Ok, Response
-from ..types import Entry, LogIndex, Term
+from ..types import NUMBER_MAX, Entry, LogIndex, Term
 from ..wire.entries import EntryCodec
 
-__all__ = ["Backend", "Face", "entries_of"]
+__all__ = ["Backend", "Face", "entries_of", "values_of"]
 
 T = TypeVar("T")
+
+
+def values_of(request: AppendRequest[T]) -> tuple[T, ...]:
+    """The entries to append, as they are now: a list may have changed since the request was made. Raises InvalidRequest."""
+    try:
+        values = tuple(request.entries)
+    except TypeError as error:
+        raise InvalidRequest(
+            f"entries is a sequence of entries, not {type(request.entries).__name__}"
+        ) from error
+    if not values:
+        raise InvalidRequest("a request to append needs at least one entry")
+    return values
 
 
 def entries_of(
@@ -116,7 +129,7 @@ class Face(ABC, Generic[T]):
                 else:
                     future.set_exception(outcome)
 
-        backend.submit((payload,), None, timeout_s, resolve)
+        backend.submit((payload,), None, _patience_s(timeout_s), resolve)
         appended = await future
         return Entry(appended.first_index, appended.term, entry)
 
@@ -132,18 +145,23 @@ class Face(ABC, Generic[T]):
     async def entries(
         self, start_index: LogIndex = 1, *, timeout_s: float | None = None
     ) -> AsyncIterator[Entry[T]]:
-        """All users' entries from `start_index` up to what is committed now, read page by page."""
+        """All users' entries from `start_index` up to what is committed now, read page by page. Raises as `index_range` does."""
         backend = self._backend()
+        _check_numbers(start_index=start_index)
+        if start_index == 0:
+            raise InvalidRequest("the first place in the log is 1")
+        timeout_s = _patience_s(timeout_s)
         last = await backend.read_index(timeout_s)
         while start_index <= last:
             batches, next_index = await backend.load_page(start_index, last, timeout_s)
-            for entry in entries_of(self._codec, batches, start_index, last):
+            # The last batch may reach beyond the page: what lies there comes with the next one.
+            for entry in entries_of(self._codec, batches, start_index, min(last, next_index - 1)):
                 yield entry
             start_index = next_index
 
     async def read_index(self, *, timeout_s: float | None = None) -> LogIndex:
         """An index that is committed and known here, no older than this call (ReadIndex, thesis 6.4)."""
-        return await self._backend().read_index(timeout_s)
+        return await self._backend().read_index(_patience_s(timeout_s))
 
     # -- the same, for faces that have callbacks
 
@@ -167,7 +185,8 @@ class Face(ABC, Generic[T]):
         self, request: AppendRequest[T], respond: Callable[[Response[T]], None], timeout_s: float | None
     ) -> None:
         backend = self._backend()
-        values = tuple(request.entries)
+        _check_numbers(prev_log_index=request.prev_log_index, prev_log_term=request.prev_log_term)
+        values = values_of(request)
         payloads = tuple(map(self._codec.encode, values))
         self._check_size(payloads)
 
@@ -180,13 +199,14 @@ class Face(ABC, Generic[T]):
             else:
                 respond(Err(outcome))
 
-        backend.submit(payloads, request.condition, timeout_s, resolve)
+        backend.submit(payloads, request.condition, _patience_s(timeout_s), resolve)
 
     def _submit_range(
         self, request: IndexRange, respond: Callable[[Response[T]], None], timeout_s: float | None
     ) -> None:
         backend = self._backend()
         start, end = request.start_index, request.end_index
+        _check_numbers(start_index=start, end_index=end)
 
         def loaded(batches: list[Batch] | RaftError) -> None:
             if isinstance(batches, RaftError):
@@ -197,7 +217,7 @@ class Face(ABC, Generic[T]):
             except RaftError as error:
                 respond(Err(error))
 
-        backend.read_range(start, end, timeout_s, loaded)
+        backend.read_range(start, end, _patience_s(timeout_s), loaded)
 
     async def _ask(self, request: ClientRequest[T], timeout_s: float | None) -> Sequence[Entry[T]]:
         future: asyncio.Future[Sequence[Entry[T]]] = asyncio.get_running_loop().create_future()
@@ -222,3 +242,15 @@ class Face(ABC, Generic[T]):
             total += size_bytes
         if total > settings.batch_limit_bytes:
             raise EntryTooLarge(total, settings.batch_limit_bytes, "a request")
+
+
+def _check_numbers(**fields: object) -> None:
+    """What a message cannot carry is the caller's mistake, not a peer's. Raises InvalidRequest."""
+    for name, value in fields.items():
+        if value is not None and (type(value) is not int or not 0 <= value <= NUMBER_MAX):
+            raise InvalidRequest(f"{name} is a whole number, at least 0 and below 2**63, not {value!r}")
+
+
+def _patience_s(timeout_s: float | None) -> float | None:
+    """However long a caller wants to wait, a message can say it."""
+    return None if timeout_s is None else max(0.0, min(timeout_s, SECONDS_MAX))

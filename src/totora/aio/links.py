@@ -20,6 +20,7 @@ from ..wire.client import ClientMessage
 from ..wire.handshake import Hello, Local, Refusal, Welcome, encode_handshake, judge, judge_welcome
 from .seldom import Seldom
 from .streams import Accepted, Dialled, StreamEnd
+from .tls import TlsFailed
 
 __all__ = ["Client", "Counters", "Links", "Observer", "PeerLinks"]
 
@@ -30,6 +31,9 @@ CLIENTS_MAX: Final = 1_024
 
 BACKOFF_MIN_NS: Final = 20_000_000
 BACKOFF_MAX_NS: Final = 1_000_000_000
+
+UNANSWERED_MAX: Final = 4
+"""Streams in a row that were lost before a word came back, until that is shown: a peer may just have been stopping."""
 
 COMPLAIN_EVERY_NS: Final = 60_000_000_000
 
@@ -100,9 +104,10 @@ class _Peer:
         self.address = address
         self.control: Dialled | None = None
         self.bulk: Dialled | None = None
-        self.store_id = b""
+        self.welcome: Welcome | None = None
         self.deaf = False
         self.up = False
+        self.unanswered = 0
         self.backoff_ns = 0
         self.retry: Timer | None = None
 
@@ -170,10 +175,12 @@ class Links:
             if hello.role != "client" and isinstance(judge(hello, local, end.peer_names), Refusal):
                 end.abort()
         for peer in self._peers.values():
-            member = local.configuration.member(peer.id)
-            if peer.up and member is not None and member.store_id not in (None, peer.store_id):
-                self._drop(peer)
-                self._dial_soon(peer)
+            if peer.up and peer.welcome is not None and peer.control is not None:
+                refusal = judge_welcome(peer.welcome, peer.id, local, peer.control.peer_names)
+                if refusal is not None:
+                    self._drop(peer)
+                    self._shown(peer, refusal)
+                    self._dial_soon(peer)
 
     def close(self) -> None:
         self._closed = True
@@ -181,8 +188,16 @@ class Links:
             self._listener.close()
         for peer in self._peers.values():
             self._drop(peer)
-        for end in [*self._unidentified, *self._accepted]:
+        ends = [*self._unidentified, *self._accepted]
+        for end in ends:
             end.close()
+
+        def drop_rest() -> None:
+            for end in ends:
+                end.drop_rest()
+
+        # Last words leave within a turn of the loop; who does not even take those shall not keep a stream open.
+        self._clock.call_soon(drop_rest)
 
     # -- dialling
 
@@ -214,6 +229,7 @@ class Links:
         if peer is None:
             end.abort()
             return
+        peer.unanswered = 0
         if isinstance(answer, Refusal):
             self.counters.refused += 1
             self._observer.refused(peer.id, answer)
@@ -223,19 +239,24 @@ class Links:
             return
         refusal = judge_welcome(answer, peer.id, self._observer.local(), end.peer_names)
         if refusal is not None:
-            self._log_seldom((refusal.code, peer.id), f"node {peer.id}", refusal.text)
-            peer.backoff_ns = BACKOFF_MAX_NS
+            self._shown(peer, refusal)
             end.abort()
             return
-        peer.store_id = answer.store_id
+        peer.welcome = answer
         self._update(peer)
+
+    def _shown(self, peer: _Peer, refusal: Refusal, cause: str | None = None) -> None:
+        """There will be no link before somebody mends something: say why, and try less often."""
+        self._observer.refused(peer.id, refusal)
+        self._log_seldom((cause or refusal.code, peer.id), f"node {peer.id}", refusal.text)
+        peer.backoff_ns = BACKOFF_MAX_NS
 
     def _update(self, peer: _Peer) -> None:
         """Tell the node if the link came up or broke."""
         up = peer.reachable and not peer.deaf
-        if up and not peer.up:
+        if up and not peer.up and peer.welcome is not None:
             peer.up, peer.backoff_ns = True, 0
-            self._observer.link_up(peer.id, peer.store_id)
+            self._observer.link_up(peer.id, peer.welcome.store_id)
         elif peer.up and not up:
             peer.up = False
             self._observer.link_lost(peer.id)
@@ -265,6 +286,9 @@ class Links:
 
     def _accept(self) -> StreamHandler:
         end = Accepted(self, self._clock, self._settings.handshake_timeout_ns, self._greeted, self._delivered)
+        if self._closed:
+            end.abort()  # It was on its way when the listener was closed.
+            return end
         self._unidentified[end] = None
         if len(self._unidentified) > UNIDENTIFIED_MAX:
             oldest = next(iter(self._unidentified))
@@ -342,6 +366,9 @@ class Links:
 
     def failed(self, end: StreamEnd, error: ProtocolError) -> None:
         self.counters.garbage += 1
+        if isinstance(end, Dialled) and not end.welcomed and (peer := self._peers.get(end.peer)) is not None:
+            self._shown(peer, Refusal("address", f"does not answer as a node: {error}"), "garbage")
+            return
         # What it says may be anything, and each connection has another port: one line per host.
         who = f"node {end.peer}" if isinstance(end, Dialled) else _host(end)
         self._log_seldom(("garbage", who), who, f"sent what it must not: {error}")
@@ -352,6 +379,10 @@ class Links:
         elif isinstance(end, Accepted):
             self._unidentified.pop(end, None)
             hello = self._accepted.pop(end, None)
+            if isinstance(end.error, TlsFailed) and not self._closed:
+                self.counters.refused += 1
+                host = end.error.peer.rpartition(":")[0]
+                self._log_seldom(("tls", host), end.error.peer, f"was refused: it {end.error}")
             if hello is not None and not self._closed:
                 self._accepted_lost(end, hello)
 
@@ -366,6 +397,17 @@ class Links:
         else:
             return
         self._update(peer)
+        if isinstance(end.error, TlsFailed) and not end.welcomed:
+            self._shown(peer, Refusal("certificate", str(end.error)))
+        elif end.opened and not end.answered:
+            peer.unanswered += 1
+            if peer.unanswered >= UNANSWERED_MAX:
+                self._shown(
+                    peer,
+                    Refusal(
+                        "address", "takes connections and does not answer: does it use tls, or is it no node?"
+                    ),
+                )
         if peer.retry is None:
             self._dial_soon(peer)
 

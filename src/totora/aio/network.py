@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import functools
 import ipaddress
 import logging
 import socket
 import ssl
 from collections.abc import Callable, Sequence
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from ..errors import ConfigurationError
 from ..ports import Datagrams, Listener, StreamHandler
 from ..types import Address
+from .tls import tls_failure
 
-__all__ = ["AsyncioNetwork"]
+__all__ = ["AsyncioNetwork", "is_name"]
 
 CONNECT_TIMEOUT_S: Final = 5.0
 RECEIVE_BYTES: Final = 256 << 10
 BACKLOG: Final = 1024
 LOOK_UP_EVERY_S: Final = 5.0
+
+HANDSHAKES_MAX: Final = 128
+"""Connections that have not finished their TLS handshake; beyond that the oldest is dropped."""
+
+HANDSHAKE_TIMEOUT_S: Final = 5.0
+ACCEPT_AGAIN_S: Final = 0.1
+"""How long nothing is accepted after the system had no room for a connection."""
 
 _LOGGER: Final = logging.getLogger("totora")
 
@@ -29,8 +38,11 @@ _LOGGER: Final = logging.getLogger("totora")
 class _Stream(asyncio.BufferedProtocol):
     """`ports.Stream`, and the loop's protocol for it."""
 
-    def __init__(self, handler: StreamHandler) -> None:
-        self._handler = handler
+    def __init__(self, open_handler: Callable[[], StreamHandler], *, dialled: bool = False) -> None:
+        self._open_handler = open_handler
+        self._handler: StreamHandler
+        self._dialled = dialled
+        self._heard = self._ended = False
         self._transport: asyncio.Transport | None = None
         self._buffer = memoryview(bytearray(RECEIVE_BYTES))
         self.peer = "?"
@@ -40,6 +52,7 @@ class _Stream(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._handler = self._open_handler()
         name = transport.get_extra_info("peername")
         if name:
             self.peer = f"{name[0]}:{name[1]}"
@@ -56,10 +69,15 @@ class _Stream(asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
+        self._heard = True
         self._call(self._handler.received, self._buffer[:nbytes])
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        # Who dials is done with TLS 1.3 before the other end has looked at its certificate.
+        unheard = self._dialled and self.peer_names is not None and not (self._heard or self._ended)
+        if unheard or isinstance(exc, ssl.SSLError):
+            exc = tls_failure(self.peer, exc)
         self._handler.lost(exc)
 
     def _call(self, callback: Callable[..., None], argument: object) -> None:
@@ -81,10 +99,12 @@ class _Stream(asyncio.BufferedProtocol):
             self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
 
     def close(self) -> None:
+        self._ended = True
         if self._transport is not None:
             self._transport.close()
 
     def abort(self) -> None:
+        self._ended = True
         if self._transport is not None:
             self._transport.abort()
 
@@ -103,17 +123,164 @@ def _tune(sock: socket.socket) -> None:
 
 
 class _Listener:
-    def __init__(self, server: asyncio.Server) -> None:
-        self._server = server
-        host, port = server.sockets[0].getsockname()[:2]
-        self.address: Address = (host, port)
+    """The loop's own servers, which take streams as they come."""
+
+    def __init__(self, servers: Sequence[asyncio.Server], address: Address) -> None:
+        self._servers = servers
+        self.address = address
 
     def close(self) -> None:
-        self._server.close()
+        for server in self._servers:
+            server.close()
+
+
+class _TlsListener:
+    """Accepts by hand. A loop's own server lets any number of strangers stay for a minute without a word of TLS."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sockets: Sequence[socket.socket],
+        tls: ssl.SSLContext,
+        accept: Callable[[], StreamHandler],
+    ) -> None:
+        self._loop = loop
+        self._sockets = sockets
+        self._tls = tls
+        self._accept = accept
+        self.address = _name_of(sockets[0])
+        self._closed = False
+        # Each with its socket, until the loop's transport looks after that.
+        self._shaking: dict[asyncio.Task[None], socket.socket | None] = {}
+        for sock in sockets:
+            self._watch(sock)
+
+    def _watch(self, sock: socket.socket) -> None:
+        if not self._closed:
+            self._loop.add_reader(sock.fileno(), self._readable, sock)
+
+    def _readable(self, sock: socket.socket) -> None:
+        """One at a time: the loop comes back for the others after what else it has to do."""
+        try:
+            connection, _ = sock.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return  # The caller has gone again.
+        except OSError:
+            # The system has no room; it would say so again at once.
+            self._loop.remove_reader(sock.fileno())
+            self._loop.call_later(ACCEPT_AGAIN_S, self._watch, sock)
+            return
+        connection.setblocking(False)
+        task = asyncio.ensure_future(self._shake_hands(connection))
+        self._shaking[task] = connection
+        task.add_done_callback(self._shaken)
+        if len(self._shaking) > HANDSHAKES_MAX:
+            next(iter(self._shaking)).cancel()
+
+    async def _shake_hands(self, connection: socket.socket) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "it runs in a task"
+        peer = "?"
+        self._shaking[task] = None
+        try:
+            peer = _spelled(connection.getpeername())
+            await self._loop.connect_accepted_socket(
+                lambda: _Stream(self._accept),
+                connection,
+                ssl=self._tls,
+                ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
+            )
+        except OSError as error:
+            if peer == "?":
+                connection.close()
+            elif not self._closed:
+                self._accept().lost(tls_failure(peer, error))
+
+    def _shaken(self, task: asyncio.Task[None]) -> None:
+        connection = self._shaking.pop(task)
+        if connection is not None:
+            connection.close()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _LOGGER.error("stream_failed", exc_info=error, extra={"fields": {"peer": "?"}})
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            for sock in self._sockets:
+                self._loop.remove_reader(sock.fileno())
+                sock.close()
+            for task in self._shaking:
+                task.cancel()
+
+
+def _name_of(sock: socket.socket) -> Address:
+    host, port = sock.getsockname()[:2]
+    return host, port
+
+
+def _spelled(name: Any) -> str:
+    return f"{name[0]}:{name[1]}"
+
+
+async def _resolved(loop: asyncio.AbstractEventLoop, address: Address, kind: socket.SocketKind) -> list[Any]:
+    """Where `address` may be bound, as getaddrinfo says. Raises OSError."""
+    host, port = address
+    if not 0 <= port < 65_536:
+        raise OSError("a port is a number from 0 to 65535")
+    try:
+        if is_name(host):
+            return await loop.getaddrinfo(host or None, port, type=kind, flags=socket.AI_PASSIVE)
+        return socket.getaddrinfo(host, port, type=kind, flags=socket.AI_NUMERICHOST)
+    except UnicodeError:
+        raise OSError("this is no host name") from None
+
+
+def _bound(found: Any) -> socket.socket:
+    """A socket at this place, which listens if it can. Raises OSError."""
+    family, kind, protocol, _, name = found
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setblocking(False)
+        if kind == socket.SOCK_STREAM:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        else:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        sock.bind(name)
+        if kind == socket.SOCK_STREAM:
+            # Only now is it known that nobody else does: two may be bound.
+            sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _all_bound(places: Sequence[Any]) -> list[socket.socket]:
+    """Sockets at all of these places that this machine has: a name may stand for one of each family. Raises OSError."""
+    sockets: list[socket.socket] = []
+    missing: OSError | None = None
+    try:
+        for place in dict.fromkeys(places):
+            try:
+                sockets.append(_bound(place))
+            except OSError as error:
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise
+                missing = error
+        if not sockets:
+            raise missing or OSError("no address is known for it")
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
 
 
 @functools.lru_cache(maxsize=1_024)
-def _is_name(host: str) -> bool:
+def is_name(host: str) -> bool:
+    """It is to be looked up; False: it is an address."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -134,8 +301,7 @@ class _Datagrams:
         self._loop = loop
         self._sock = sock
         self._received = received
-        host, port = sock.getsockname()[:2]
-        self.address: Address = (host, port)
+        self.address = _name_of(sock)
         self._closed = False
         self._found: dict[Address, Address] = {}
         self._named: dict[Address, Address] = {}
@@ -163,7 +329,7 @@ class _Datagrams:
         if self._closed:
             return
         address: Address | None = to
-        if _is_name(to[0]):
+        if is_name(to[0]):
             self._look_up(to)
             address = self._found.get(to)
         if address is not None:
@@ -182,7 +348,7 @@ class _Datagrams:
         family = self._sock.family
         try:
             found = await self._loop.getaddrinfo(*name, family=family, type=socket.SOCK_DGRAM)
-        except (OSError, UnicodeError):
+        except (OSError, UnicodeError, RuntimeError):  # the last one at the end of the process
             return  # Its host may be about to come up: the last answer counts until then.
         host, port = found[0][4][:2]
         self._found[name] = (str(host), int(port))
@@ -214,10 +380,25 @@ class AsyncioNetwork:
 
     async def listen(self, address: Address, accept: Callable[[], StreamHandler]) -> Listener:
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(
-            lambda: _Stream(accept()), *address, ssl=self._server_tls, backlog=BACKLOG, reuse_address=True
-        )
-        return _Listener(server)
+        sockets = _all_bound(await _resolved(loop, address, socket.SOCK_STREAM))
+        if self._server_tls is not None:
+            return _TlsListener(loop, sockets, self._server_tls, accept)
+        name = _name_of(sockets[0])
+        servers: list[asyncio.Server] = []
+        try:
+            for sock in sockets:
+                server = await loop.create_server(
+                    lambda: _Stream(accept), sock=sock, backlog=BACKLOG, start_serving=False
+                )
+                servers.append(server)
+                await server.start_serving()
+        except BaseException:  # whoever gave up waiting gets no listener to close
+            for server in servers:
+                server.close()
+            for sock in sockets:
+                sock.close()
+            raise
+        return _Listener(servers, name)
 
     def connect(self, address: Address, handler: StreamHandler) -> None:
         task = asyncio.ensure_future(self._connect(address, handler))
@@ -230,24 +411,16 @@ class AsyncioNetwork:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await loop.create_connection(
-                    lambda: _Stream(handler),
+                    lambda: _Stream(lambda: handler, dialled=True),
                     *address,
                     ssl=tls,
                     server_hostname=address[0] if tls is not None else None,
                 )
-        except (OSError, TimeoutError, ssl.SSLError) as error:
-            handler.lost(error)
+        except Exception as error:  # whatever it is, the handler waits for an end
+            of_tls = isinstance(error, ssl.SSLError | ConnectionResetError | ConnectionAbortedError)
+            handler.lost(tls_failure(_spelled(address), error) if tls is not None and of_tls else error)
 
     async def datagrams(self, address: Address, received: Callable[[Address, bytes], None]) -> Datagrams:
         loop = asyncio.get_running_loop()
-        found = await loop.getaddrinfo(*address, type=socket.SOCK_DGRAM)
-        family, kind, protocol, _, name = found[0]
-        sock = socket.socket(family, kind, protocol)
-        try:
-            sock.setblocking(False)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-            sock.bind(name)
-        except OSError:
-            sock.close()
-            raise
-        return _Datagrams(loop, sock, received)
+        places = await _resolved(loop, address, socket.SOCK_DGRAM)
+        return _Datagrams(loop, _bound(places[0]), received)

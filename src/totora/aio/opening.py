@@ -42,6 +42,7 @@ def open_store(
         store_id = ports.random.getrandbits(128).to_bytes(16, "big")
         return Opened(volatile, volatile.recover(), store_id, 1, True, volatile.close)
     directory = open_directory(ports.disk, ports.random, node_id, configuration, fingerprint)
+    store: WriteAheadLog | None = None
     try:
         store = WriteAheadLog(
             ports.disk,
@@ -54,6 +55,8 @@ def open_store(
         recovered = store.recover()
         directory.begin()
     except BaseException:
+        if store is not None:
+            store.close()
         directory.release()
         raise
 

@@ -95,9 +95,13 @@ class Runtime:
         ports, settings = self._ports, self._settings
         members = (Member(id, host, port) for id, (host, port) in self._nodes.items())
         configuration = Configuration(tuple(members), frozenset(self._nodes))
-        opened = self._opened = await on_worker(
-            ports.writer, lambda: open_store(ports, self._id, configuration, self._fingerprint, settings)
-        )
+
+        def open_log() -> Opened:
+            # Kept by the worker: whoever gave up waiting still has to close it.
+            self._opened = open_store(ports, self._id, configuration, self._fingerprint, settings)
+            return self._opened
+
+        opened = await on_worker(ports.writer, open_log)
         recovered = opened.recovered
         if recovered.largest_batch_bytes > settings.batch_limit_bytes:
             raise ConfigurationError(
@@ -172,21 +176,26 @@ class Runtime:
 
     async def _release(self, cause: BaseException | None) -> None:
         """Close everything that was opened; the log last, with the mark of a clean end unless the disk failed."""
-        if self._links is not None:
-            self._links.close()
-        if self._opened is not None:
+        try:
+            if self._links is not None:
+                self._links.close()
             if self._was_open:
                 await self._reader.finish()
-            try:
-                await on_worker(self._ports.writer, self._opened.close)
-            except (OSError, RaftError) as error:
-                self._log("error", "not_closed", cause=str(error))
-        self._ports.writer.close()
-        self._ports.reader.close()
-        if not self._ended.done():
-            if self._was_open:
-                self._log("info", "stopped")
-            self._ended.set_result(cause)
+            await on_worker(self._ports.writer, self._close_log)
+        except Exception as error:  # whatever it is, whoever waits for the end must hear of it
+            self._log("error", "not_closed", cause=str(error) or type(error).__name__)
+        finally:
+            self._ports.writer.close()
+            self._ports.reader.close()
+            if not self._ended.done():
+                if self._was_open:
+                    self._log("info", "stopped")
+                self._ended.set_result(cause)
+
+    def _close_log(self) -> None:
+        """On the writer, so behind an opening that nobody waits for any more."""
+        if self._opened is not None:
+            self._opened.close()
 
     async def stopped(self) -> BaseException | None:
         return await asyncio.shield(self._ended)

@@ -21,10 +21,18 @@ from ..wire.handshake import (
     encode_handshake,
 )
 
-__all__ = ["Accepted", "Dialled", "StreamEnd", "StreamOwner"]
+__all__ = ["Accepted", "Dialled", "StreamEnd", "StreamOwner", "read_answer"]
 
 BUFFERED_BYTES_MAX: Final = 64 << 20
 """A receiver that falls further behind than this loses its stream; what it lacks is sent again when it is back."""
+
+
+def read_answer(header: memoryview) -> Welcome | Refusal:
+    """Raises ProtocolError for what is neither, and for text that a terminal would obey."""
+    answer = decode_answer(header)
+    if isinstance(answer, Refusal) and not answer.text.isprintable():
+        raise ProtocolError("handshake", "control characters in a refusal")
+    return answer
 
 
 class StreamOwner(Protocol):
@@ -38,7 +46,10 @@ class StreamOwner(Protocol):
 
 
 class StreamEnd:
-    """What both ends have in common: a `ports.StreamHandler` that reads frames and joins what is written in one turn."""
+    """What both ends have in common: a `ports.StreamHandler` that reads frames and joins what is written in one turn.
+
+    error: why the stream was lost; None: it is not, or the other end closed it.
+    """
 
     def __init__(self, owner: StreamOwner, clock: Clock, handshake_timeout_ns: int) -> None:
         self._owner = owner
@@ -47,6 +58,7 @@ class StreamEnd:
         self._deadline: Timer | None = clock.call_at(clock.now_ns() + handshake_timeout_ns, self.abort)
         self.stream: Stream | None = None
         self.closed = False
+        self.error: Exception | None = None
 
     # -- ports.StreamHandler
 
@@ -66,7 +78,7 @@ class StreamEnd:
             self.abort()
 
     def lost(self, error: Exception | None) -> None:
-        self.closed = True
+        self.closed, self.error = True, error
         self.stream = None
         self._out.clear()
         self._handshake_over()
@@ -114,7 +126,13 @@ class StreamEnd:
     def abort(self) -> None:
         self.closed = True
         self._out.clear()
+        self._handshake_over()
         if self.stream is not None:
+            self.stream.abort()
+
+    def drop_rest(self) -> None:
+        """After `close`: what the other end has not taken yet is dropped."""
+        if self.stream is not None and self.stream.buffered_bytes:
             self.stream.abort()
 
     @property
@@ -127,7 +145,7 @@ class StreamEnd:
 
 
 class Dialled(StreamEnd):
-    """A stream that this node opened, to send over."""
+    """A stream that this node opened, to send over. It was opened, answered and welcomed, in this order, or not yet."""
 
     def __init__(
         self,
@@ -142,19 +160,24 @@ class Dialled(StreamEnd):
         super().__init__(owner, clock, handshake_timeout_ns)
         self.peer = peer
         self.role = role
-        self.welcomed = False
+        self.opened = self.answered = self.welcomed = False
         self._hello = hello
         self._answered = answered
 
     def connected(self, stream: Stream) -> None:
         super().connected(stream)
         if not self.closed:
+            self.opened = True
             stream.write(encode_handshake(self._hello()))
+
+    def received(self, data: bytes | memoryview) -> None:
+        self.answered = True
+        super().received(data)
 
     def frame(self, header: memoryview, blob: memoryview) -> None:
         if self.welcomed:
             raise ProtocolError(self.peer, "sent something over a stream on which it only receives")
-        answer = decode_answer(header)
+        answer = read_answer(header)
         if isinstance(answer, Welcome):
             self.welcomed = True
             self._handshake_over()

@@ -20,6 +20,7 @@ from ..wire.codec import WireMessage
 from ..wire.handshake import Hello, Local, Refusal, encode_handshake, judge
 from ..wire.json_datagrams import DATAGRAM_BYTES_MAX, Datagram, decode_datagram, encode_datagram
 from .links import Links, Observer
+from .network import is_name
 from .seldom import Seldom
 from .streams import Accepted
 
@@ -27,17 +28,22 @@ __all__ = ["UdpLinks"]
 
 REFUSE_EVERY_NS: Final = 500_000_000
 
+LOOK_UP_NS: Final = 5_000_000_000
+"""For so long a member's name may not have been looked up yet: who speaks for it is passed over, not refused."""
+
 
 class _Member:
     """What is known of the way to one peer and back.
 
+    known_ns: since when its address is known.
     heard_ns: when it was last heard; None: never, or not since it fell silent.
     store_id, incarnation: what it showed then.
     """
 
-    def __init__(self, id: NodeId, address: Address) -> None:
+    def __init__(self, id: NodeId, address: Address, now: int) -> None:
         self.id = id
         self.address = address
+        self.known_ns = now
         self.heard_ns: int | None = None
         self.sent_ns = 0
         self.store_id = b""
@@ -78,7 +84,7 @@ class UdpLinks(Links):
         for id, address in addresses.items():
             known = self._members.get(id)
             if known is None:
-                known = self._members[id] = _Member(id, address)
+                known = self._members[id] = _Member(id, address, self._clock.now_ns())
             known.address = address
             self._greet(known)
 
@@ -176,6 +182,9 @@ class UdpLinks(Links):
         answer = judge(hello, local, None)
         member = self._members.get(hello.node_id)
         refusal = answer if isinstance(answer, Refusal) else self._judge_source(source, hello, member, local)
+        if refusal is not None and refusal is not answer and self._may_be_looked_up(member):
+            self.counters.refused += 1
+            return
         if refusal is not None or member is None:
             self._refuse(source, hello, refusal or Refusal("member", "is not a peer of this node"), local)
             return
@@ -184,6 +193,14 @@ class UdpLinks(Links):
         self._heard(member, hello, datagram.hears)
         if message is not None:
             self._observer.received(member.id, message)
+
+    def _may_be_looked_up(self, member: _Member | None) -> bool:
+        return (
+            member is not None
+            and member.heard_ns is None
+            and is_name(member.address[0])
+            and self._clock.now_ns() < member.known_ns + LOOK_UP_NS
+        )
 
     def _judge_source(
         self, source: Address, hello: Hello, member: _Member | None, local: Local
@@ -235,6 +252,9 @@ class UdpLinks(Links):
             self._log_seldom(("refusal", source[0]), f"{source[0]}:{source[1]}", "refuses, but is no peer")
         elif not member.up:
             self._observer.refused(member.id, refusal)
+            self._log_seldom(
+                (refusal.code, member.id), f"node {member.id}", f"refused this node: {refusal.text}"
+            )
 
     def _greeted(self, end: Accepted, hello: Hello) -> None:
         """Of streams, only those of clients are let in."""

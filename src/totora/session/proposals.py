@@ -363,7 +363,7 @@ class Proposals:
         for unit in tuple(self._units):
             for request in unit.requests:
                 if request.resolve is not None and request.deadline_ns <= now:
-                    self._finish(request, self._refusal(unit) if refuted else _unknown(why()))
+                    self._finish(request, _refused(unit, why()) if refuted else _unknown(why()))
         if self._units and all(unit.abandoned for unit in self._units):
             # Nobody waits: stop asking. Later requests go in a session of their own, for this one may have a gap.
             self._units.clear()
@@ -380,12 +380,6 @@ class Proposals:
         # Where messages may be lost they may be doubled too: the copy of an attempt that was refused may yet be taken.
         return not (waited_for or unit.unanswered or self._retransmit_ns)
 
-    def _refusal(self, unit: Unit) -> RaftError:
-        assert unit.refusal is not None, "all of its attempts were answered"
-        if unit.refusal.reason == "overloaded":
-            return Overloaded(UNCOMMITTED_BYTES_MAX, "uncommitted bytes")
-        return NotLeader(unit.refusal.current_leader)
-
     def stop(self, cause: BaseException | None) -> None:
         """The node stops: what was handed over is unknown, the rest never left."""
         units, self._units = self._units, deque()
@@ -398,3 +392,10 @@ class Proposals:
 
 def _unknown(why: str) -> OutcomeUnknown:
     return OutcomeUnknown(f"no answer in time: {why}; it may still take effect")
+
+
+def _refused(unit: Unit, why: str) -> RaftError:
+    assert unit.refusal is not None, "all of its attempts were answered"
+    if unit.refusal.reason == "overloaded":
+        return Overloaded(UNCOMMITTED_BYTES_MAX, "uncommitted bytes")
+    return NotLeader(unit.refusal.current_leader, why)

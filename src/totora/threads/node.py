@@ -2,21 +2,27 @@
 
     Requests -> _Pair (a Channel behind a lock) -> the node's loop -> _Pair -> Responses
 
-The thread knows the pair, never the two ends: when the caller drops `Requests`, a finalizer closes the sender; nothing joins.
+The thread knows the pair, never the two ends: when the caller drops `Requests`, a finalizer tells the thread; nothing joins.
 """
 
 from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import os
 import queue
 import ssl
 import threading
+import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from typing import Any, Final, Generic, TypeVar
 
+import msgspec
+
+from ..aio.face import values_of
 from ..aio.loops import new_event_loop
 from ..aio.node import Node
 from ..config import Settings
@@ -28,9 +34,10 @@ from ..types import Address, NodeId, NodeStatus
 __all__ = ["RaftNode", "Requests", "Responses"]
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 STOP_AT_EXIT_S: Final = 5.0
-"""How long the end of the process waits for a node to close its log."""
+"""How long the end of the process waits for requests to be answered, and then for logs to be closed."""
 
 
 def _is_read(request: ClientRequest[T]) -> bool:
@@ -38,29 +45,42 @@ def _is_read(request: ClientRequest[T]) -> bool:
 
 
 class _Pair(Generic[T]):
-    """What the two ends and the node's thread share. Every method may be called from any thread."""
+    """What the two ends and the node's thread share. Every method may be called from any thread.
 
-    def __init__(self) -> None:
+    watchers: what coroutines that wait on other loops left to be called, once each. They take theirs back without the lock.
+    """
+
+    def __init__(self, node: Node[T]) -> None:
         self.channel: Channel[ClientRequest[T], Response[T]] = Channel(_is_read)
         self.lock = threading.Lock()
         self.may_send = threading.Condition(self.lock)
         self.may_receive = threading.Condition(self.lock)
         self.pid = os.getpid()
         self.stopped: NodeStopped | None = None
-        self.node: Node[T] | None = None
         self.thread: threading.Thread | None = None
-        self.watchers: list[Callable[[], None]] = []
+        self.watchers: set[Callable[[], None]] = set()
+        self._node: Node[T] | None = node
         self._loop: asyncio.AbstractEventLoop | None = None
         self._done: asyncio.Future[None] | None = None
         self._pump_scheduled = False
+        self._questions: list[Future[NodeStatus]] = []
 
     # -- from the ends
 
+    @property
+    def forked(self) -> bool:
+        """This is a child of the node's process: the thread is not here, and the lock may be held for ever."""
+        return os.getpid() != self.pid
+
     def check_alive(self) -> None:
-        if os.getpid() != self.pid:
+        if self.forked:
             raise NodeStopped(
                 RuntimeError("this process was forked from the node's: start a node after the fork")
             )
+
+    def ended(self) -> NodeStopped:
+        """To be raised: a new one each time, for each raise adds to an error's traceback."""
+        return NodeStopped(None if self.stopped is None else self.stopped.cause)
 
     def wake_node(self) -> None:
         """Let the node look at the channel; the lock is held."""
@@ -69,24 +89,43 @@ class _Pair(Generic[T]):
             self._loop.call_soon_threadsafe(self._pump)
 
     def close_sender(self) -> None:
+        if self.forked:
+            return
         with self.lock:
             if not self.channel.closed:
                 self.channel.close()
-                if os.getpid() == self.pid:
-                    self.wake_node()
+                self.wake_node()
+                self._tell()
 
     def discard_responses(self) -> None:
         with self.lock:
             self.channel.discard()
 
-    def watch(self, callback: Callable[[], None]) -> None:
-        """Call back once, on some thread, when either end may find something new; the lock is held."""
-        self.watchers.append(callback)
+    def leave_word(self, callback: Callable[[], None]) -> None:
+        """Have the node's thread call back. For finalizers: the collector runs them anywhere, also where the lock is held."""
+        if self._loop is not None and not self.forked:
+            with contextlib.suppress(RuntimeError):  # The loop is closed: the node has stopped.
+                self._loop.call_soon_threadsafe(callback)
+
+    def stop_now(self) -> None:
+        """Do not wait for answers: what was sent gets another outcome."""
+        self.leave_word(self._finish)
+
+    def status(self) -> NodeStatus:
+        """The node is asked on its own thread: elsewhere its state may change under the eyes of whoever looks."""
+        question: Future[NodeStatus] = Future()
+        with self.lock:
+            if self.stopped is not None or self._loop is None:
+                raise self.ended()
+            self._questions.append(question)
+            self._loop.call_soon_threadsafe(self._report)
+        return question.result()
 
     def _tell(self) -> None:
         self.may_send.notify_all()
         self.may_receive.notify_all()
-        watchers, self.watchers = self.watchers, []
+        watchers = list(self.watchers)
+        self.watchers.clear()
         for watcher in watchers:
             watcher()
 
@@ -94,8 +133,6 @@ class _Pair(Generic[T]):
 
     def _pump(self) -> None:
         """Take what may be carried out now, and hand it to the node."""
-        node = self.node
-        assert node is not None, "the node runs while its loop does"
         taken: list[tuple[Ticket[Response[T]], ClientRequest[T]]] = []
         with self.lock:
             self._pump_scheduled = False
@@ -106,7 +143,8 @@ class _Pair(Generic[T]):
             if self.channel.drained:
                 self._finish()
         for ticket, request in taken:
-            node.submit(request, lambda response, ticket=ticket: self._answer(ticket, response))  # type: ignore[misc]
+            assert self._node is not None, "what is taken is taken while the node runs"
+            self._node.submit(request, lambda response, ticket=ticket: self._answer(ticket, response))  # type: ignore[misc]
 
     def _answer(self, ticket: Ticket[Response[T]], response: Response[T]) -> None:
         with self.lock:
@@ -115,35 +153,59 @@ class _Pair(Generic[T]):
             if self.channel.wants_node:
                 self.wake_node()
 
+    def _report(self) -> None:
+        with self.lock:
+            questions, self._questions = self._questions, []
+        for question in questions:
+            try:
+                assert self._node is not None, "what is asked in time is answered while the node runs"
+                question.set_result(self._node.status())
+            except Exception as error:  # whoever asked waits for it
+                question.set_exception(error)
+
     def _finish(self) -> None:
         if self._done is not None and not self._done.done():
             self._done.set_result(None)
 
     async def run(self, started: Callable[[BaseException | None], None]) -> None:
         """The life of the node: until the sender is closed and all is answered, or the node stops by itself."""
-        node = self.node
-        assert node is not None
+        node = self._node
+        assert node is not None, "a pair runs once"
         self._loop = asyncio.get_running_loop()
         self._done = self._loop.create_future()
         try:
             await node.start()
         except BaseException as error:
+            self.over(error)
             started(error)
             return
         started(None)
+        self._pump()
+        cause: BaseException | None = None
         stopped = asyncio.ensure_future(node.stopped())
-        ends: list[asyncio.Future[Any]] = [self._done, stopped]
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        cause = stopped.result() if stopped.done() else None
-        await node.stop()
-        stopped.cancel()
-        self._ended(cause)
+        try:
+            ends: list[asyncio.Future[Any]] = [self._done, stopped]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            cause = stopped.result() if stopped.done() else None
+            await node.stop()
+        except BaseException as error:
+            cause = error
+            raise
+        finally:
+            stopped.cancel()
+            self.over(cause)
 
-    def _ended(self, cause: BaseException | None) -> None:
+    def over(self, cause: BaseException | None) -> None:
+        """Nothing happens any more: tell everyone who waits, and whoever asks later."""
         with self.lock:
             self.stopped = NodeStopped(cause)
             self.channel.abandon(Err(self.stopped))
+            questions, self._questions = self._questions, []
+            # Its log may fill much memory, and whoever still reads responses needs none of it.
+            self._node = None
             self._tell()
+        for question in questions:
+            question.set_exception(self.ended())
 
 
 class Requests(Generic[T]):
@@ -151,40 +213,35 @@ class Requests(Generic[T]):
 
     def __init__(self, pair: _Pair[T]) -> None:
         self._pair = pair
-        weakref.finalize(self, pair.close_sender)
+        weakref.finalize(self, pair.leave_word, pair.close_sender).atexit = False
 
     def send(self, request: ClientRequest[T], timeout: float | None = None) -> None:
         """Hand over a request; waits while the queue is full.
 
-        timeout: seconds to wait; then, or at once while unread responses fill their queue, Overloaded. Raises NodeStopped.
+        timeout: seconds to wait; then, or at once while unread responses fill their queue, Overloaded. Raises InvalidRequest,
+            NodeStopped.
         """
-        _check_request(request)
+        request = _snapshot(request)
         pair = self._pair
         pair.check_alive()
         with pair.lock:
-            while not self._offer(request):
-                if not pair.may_send.wait(timeout):
-                    raise Overloaded(REQUESTS_MAX)
+            if not pair.may_send.wait_for(lambda: self._offer(request), timeout):
+                raise Overloaded(REQUESTS_MAX)
 
     async def send_async(self, request: ClientRequest[T], timeout: float | None = None) -> None:
         """`send` for coroutines, on any event loop."""
-        _check_request(request)
-        pair = self._pair
-        pair.check_alive()
-        while True:
-            with pair.lock:
-                if self._offer(request):
-                    return
-                changed = _future_watch(pair)
-            try:
-                await asyncio.wait_for(changed, timeout)
-            except TimeoutError:
-                raise Overloaded(REQUESTS_MAX) from None
+        request = _snapshot(request)
+        self._pair.check_alive()
+        try:
+            async with asyncio.timeout(timeout):
+                await _until(self._pair, lambda: self._offer(request) or None)
+        except TimeoutError:
+            raise Overloaded(REQUESTS_MAX) from None
 
     def _offer(self, request: ClientRequest[T]) -> bool:
         pair = self._pair
         if pair.stopped is not None:
-            raise pair.stopped
+            raise pair.ended()
         if pair.channel.closed:
             raise NodeStopped(RuntimeError("the sender was closed"))
         if pair.channel.offer(request):
@@ -194,10 +251,8 @@ class Requests(Generic[T]):
 
     def status(self) -> NodeStatus:
         """What the node knows now (see `Node.status`). Raises NodeStopped."""
-        node = self._pair.node
-        if self._pair.stopped is not None or node is None:
-            raise self._pair.stopped or NodeStopped()
-        return node.status()
+        self._pair.check_alive()
+        return self._pair.status()
 
     def close(self) -> None:
         """Nothing more will be sent. Does not wait; iterating over the responses does."""
@@ -215,34 +270,31 @@ class Responses(Generic[T]):
 
     def __init__(self, pair: _Pair[T]) -> None:
         self._pair = pair
-        weakref.finalize(self, pair.discard_responses)
+        weakref.finalize(self, pair.leave_word, pair.discard_responses).atexit = False
 
     def recv(self, timeout: float | None = None) -> Response[T]:
         """The next response. Raises TimeoutError after `timeout` seconds, NodeStopped when there will be none."""
         pair = self._pair
         pair.check_alive()
         with pair.lock:
-            while (response := self._poll()) is None:
-                if not pair.may_receive.wait(timeout):
-                    raise TimeoutError(f"no response within {timeout} s")
+            response = pair.may_receive.wait_for(self._poll, timeout)
+        if response is None:
+            raise TimeoutError(f"no response within {timeout} s")
         return response
 
     async def recv_async(self, timeout: float | None = None) -> Response[T]:
         """`recv` for coroutines, on any event loop."""
-        pair = self._pair
-        pair.check_alive()
-        while True:
-            with pair.lock:
-                response = self._poll()
-                if response is not None:
-                    return response
-                changed = _future_watch(pair)
-            await asyncio.wait_for(changed, timeout)
+        self._pair.check_alive()
+        try:
+            async with asyncio.timeout(timeout):
+                return await _until(self._pair, self._poll)
+        except TimeoutError:
+            raise TimeoutError(f"no response within {timeout} s") from None
 
     def _poll(self) -> Response[T] | None:
         response = self._pair.channel.poll()
         if response is None and self._pair.stopped is not None:
-            raise self._pair.stopped
+            raise self._pair.ended()
         return response
 
     def __iter__(self) -> Iterator[Response[T]]:
@@ -271,12 +323,21 @@ _pairs: weakref.WeakSet[_Pair[Any]] = weakref.WeakSet()
 @atexit.register
 def _stop_all() -> None:
     """The process ends: answer what was sent and close the logs, within a bounded time."""
-    pairs = [pair for pair in _pairs if pair.pid == os.getpid()]
+    pairs = [pair for pair in list(_pairs) if not pair.forked]
     for pair in pairs:
         pair.close_sender()
+    _join(pairs)
+    # Without a quorum nothing is answered for as long as requests wait; their outcome must not cost a log its clean end.
+    for pair in pairs:
+        pair.stop_now()
+    _join(pairs)
+
+
+def _join(pairs: Iterable[_Pair[Any]]) -> None:
+    until = time.monotonic() + STOP_AT_EXIT_S
     for pair in pairs:
         if pair.thread is not None:
-            pair.thread.join(STOP_AT_EXIT_S)
+            pair.thread.join(max(0.0, until - time.monotonic()))
 
 
 class RaftNode:
@@ -301,8 +362,7 @@ class RaftNode:
         Both channels work from any thread and from any event loop. Close or drop `Requests` to stop the node.
         Raises ConfigurationError, StorageError.
         """
-        pair: _Pair[T] = _Pair()
-        pair.node = Node(
+        node = Node(
             id,
             nodes,
             entry_type=entry_type,
@@ -312,36 +372,64 @@ class RaftNode:
             insecure_plaintext=insecure_plaintext,
             settings=settings,
         )
+        pair = _Pair(node)
         outcome: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
         thread = threading.Thread(
             target=_run, args=(pair, outcome.put, use_uvloop), name=f"totora-{id}", daemon=True
         )
         pair.thread = thread
+        _pairs.add(pair)
         thread.start()
-        error = outcome.get()
+        try:
+            error = outcome.get()
+        except BaseException:  # Ctrl-C: nobody gets the channels, so the node must not stay
+            pair.close_sender()
+            raise
         if error is not None:
             thread.join()
             raise error
-        _pairs.add(pair)
         return Requests(pair), Responses(pair)
 
 
 def _run(pair: _Pair[T], started: Callable[[BaseException | None], None], use_uvloop: bool) -> None:
-    with asyncio.Runner(loop_factory=lambda: new_event_loop(use_uvloop=use_uvloop)) as runner:
-        runner.run(pair.run(started))
+    try:
+        with asyncio.Runner(loop_factory=lambda: new_event_loop(use_uvloop=use_uvloop)) as runner:
+            runner.get_loop()
+            runner.run(pair.run(started))
+    except BaseException as error:
+        if pair.stopped is not None:
+            raise
+        # There is not even a loop, and somebody waits for the start.
+        pair.over(error)
+        started(error)
 
 
-def _check_request(request: object) -> None:
-    if not isinstance(request, IndexRange | AppendRequest):
-        raise TypeError(f"send takes an IndexRange or an AppendRequest, not {type(request).__name__}")
+def _snapshot(request: ClientRequest[T]) -> ClientRequest[T]:
+    """The sender may go on using its list of entries: the node reads it later, on another thread. Raises InvalidRequest."""
+    if isinstance(request, IndexRange):
+        return request
+    if isinstance(request, AppendRequest):
+        return msgspec.structs.replace(request, entries=values_of(request))
+    raise TypeError(f"send takes an IndexRange or an AppendRequest, not {type(request).__name__}")
 
 
-def _future_watch(pair: _Pair[T]) -> asyncio.Future[None]:
+async def _until(pair: _Pair[T], attempt: Callable[[], R | None]) -> R:
+    """The first result of `attempt`, which is made under the lock, now and whenever something changed."""
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[None] = loop.create_future()
+    while True:
+        changed: asyncio.Future[None] = loop.create_future()
 
-    def wake() -> None:
-        loop.call_soon_threadsafe(lambda: None if future.done() else future.set_result(None))
+        def wake(changed: asyncio.Future[None] = changed) -> None:
+            with contextlib.suppress(RuntimeError):  # That loop is closed: nobody waits on it any more.
+                loop.call_soon_threadsafe(lambda: None if changed.done() else changed.set_result(None))
 
-    pair.watch(wake)
-    return future
+        with pair.lock:
+            result = attempt()
+            if result is not None:
+                return result
+            pair.watchers.add(wake)
+        try:
+            await changed
+        finally:
+            # Without the lock: the collector may be what ends this coroutine, and may run where the lock is held.
+            pair.watchers.discard(wake)

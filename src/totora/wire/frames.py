@@ -20,6 +20,9 @@ from ..errors import ProtocolError
 __all__ = ["FRAME_BYTES_MAX", "HANDSHAKE_BYTES_MAX", "FrameReader", "frame"]
 
 _PREFIX: Final = struct.Struct("<III")
+_TLS: Final = (b"\x15\x03", b"\x16\x03")
+"""How a TLS alert and a ClientHello begin, and no length of a Hello. An alert is shorter than the prefix."""
+
 FRAME_BYTES_MAX: Final = 2 * BATCH_BYTES_MAX + (64 << 10)
 HANDSHAKE_BYTES_MAX: Final = 1 << 10
 """Who has not said who it is may not send more."""
@@ -70,11 +73,18 @@ class FrameReader:
     def _end(self, view: memoryview, offset: int) -> int | None:
         """Where the frame at `offset` ends; None if it is not complete."""
         if len(view) - offset < _PREFIX.size:
+            self._refuse_tls(view[offset:])
             return None
         length, header_length, _ = _PREFIX.unpack_from(view, offset)
         if length > self.limit:
+            self._refuse_tls(view[offset:])
             raise ProtocolError("frame", f"a frame of {length:,} bytes exceeds the limit of {self.limit:,}")
         if header_length > length:
             raise ProtocolError("frame", f"a header of {header_length:,} bytes in a frame of {length:,}")
         end = offset + _PREFIX.size + length
         return end if end <= len(view) else None
+
+    def _refuse_tls(self, view: memoryview) -> None:
+        """Say so in words, while the other end is unknown: a length that nobody sent on purpose tells a person nothing."""
+        if self.limit == HANDSHAKE_BYTES_MAX and bytes(view[:2]) in _TLS and any(view[2:4]):
+            raise ProtocolError("frame", "this is TLS: give all nodes tls=, or none")

@@ -219,7 +219,9 @@ def certificate_refusal(node_id: NodeId, certified: frozenset[str] | None) -> Re
     if certified is None or f"node-{node_id}" in certified:
         return None
     named = ", ".join(sorted(certified))[:NAMES_CHARS_MAX] or "nobody"
-    return Refusal("certificate", f"the certificate names {named}, not node-{node_id}")
+    return Refusal(
+        "certificate", f"shows a certificate for {named}, not for node-{node_id}: give every node its own"
+    )
 
 
 def judge_welcome(
