@@ -27,8 +27,8 @@ from totora.errors import (
     SessionExpired,
     Unavailable,
 )
-from totora.session import engine as module
 from totora.session import proposals
+from totora.session import relays as module
 from totora.session.proposals import RETRY_NS, Appended
 
 UDP = Settings(transport="udp")

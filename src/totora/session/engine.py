@@ -9,9 +9,8 @@ completions, and calls `flush` once per turn after requests came in and `tick` a
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Final, Protocol, TypeAlias, assert_never
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Protocol, assert_never
 
 import msgspec
 
@@ -41,19 +40,11 @@ from ..types import NUMBER_MAX, LogIndex, NodeId, Random, RoleName, Term
 from .explain import explain
 from .proposals import Appended, Proposals
 from .reads import ReadIndexes
+from .relays import RELAY_PATIENCE_NS, ClientKey, Relay, Relays
 from .scheduler import Scheduler
 from .tracker import CommitTracker
 
-__all__ = ["RELAYS_MAX", "ClientKey", "Engine", "Outlet"]
-
-RELAYS_MAX: Final = 65_536
-"""Requests of client processes that this node has passed on to the leader and that are not answered."""
-
-RELAY_PATIENCE_NS: Final = 1_000_000_000
-"""Where messages may be lost, what was passed on counts as lost after this: the client hands it over again."""
-
-ClientKey: TypeAlias = object
-"""Names a connected client process; the driver chooses it."""
+__all__ = ["ClientKey", "Engine", "Outlet"]
 
 _LOCAL: Final = "local"
 
@@ -65,15 +56,6 @@ class _Client:
 
     def __init__(self, key: ClientKey) -> None:
         self.key = key
-
-
-@dataclass(slots=True)
-class _Relay:
-    """A client's request that was passed on; past `deadline_ns` the answer, or the request, is taken for lost."""
-
-    client: _Client
-    request_id: int
-    deadline_ns: int
 
 
 class Outlet(Protocol):
@@ -130,8 +112,7 @@ class Engine:
             random, self._next_request_id, settings.batch_limit_bytes, retransmit_ns=retransmit_ns
         )
         self._reads = ReadIndexes(self._next_request_id, retransmit_ns=retransmit_ns)
-        self._relays: dict[int, _Relay] = {}
-        self._relay_patience_ns = RELAY_PATIENCE_NS if retransmit_ns else settings.request_timeout_ns
+        self._relays = Relays(RELAY_PATIENCE_NS if retransmit_ns else settings.request_timeout_ns)
         self.linked: set[NodeId] = set()
         self._target: tuple[Term, NodeId] | None = None
         if observer is not None:
@@ -172,12 +153,11 @@ class Engine:
             self._refuse((origin, message.request_id), "not_leader")
         elif target == self._id:
             self._propose_for(origin, message)
-        elif len(self._relays) >= RELAYS_MAX:
+        elif self._relays.full:
             self._refuse((origin, message.request_id), "overloaded")
         else:
             request_id = self._next_request_id()
-            deadline_ns = self._clock.now_ns() + self._relay_patience_ns
-            self._relays[request_id] = _Relay(origin, message.request_id, deadline_ns)
+            self._relays.add(request_id, client, message.request_id, self._clock.now_ns())
             self._outlet.send(target, msgspec.structs.replace(message, request_id=request_id))
 
     def link_up(self, peer: NodeId, store_id: bytes) -> None:
@@ -209,8 +189,7 @@ class Engine:
             self.raft.deadline(),
             self._proposals.deadline(),
             self._reads.deadline(),
-            # All have the same patience, so the first is the oldest.
-            next((relay.deadline_ns for relay in self._relays.values()), None),
+            self._relays.deadline(),
         )
         return min(when for when in wanted if when is not None)
 
@@ -220,17 +199,13 @@ class Engine:
             self._step(ev.Tick())
         self._proposals.expire(now, self._why_waiting)
         self._reads.expire(now, self._why_waiting)
-        self._expire_relays(now)
+        self._give_up_relays(self._relays.expired(now))
         self.flush()
 
-    def _expire_relays(self, now: int) -> None:
+    def _give_up_relays(self, relays: Iterable[Relay]) -> None:
         """The client hands over again what was not answered: its session makes that safe."""
-        while self._relays:
-            request_id, relay = next(iter(self._relays.items()))
-            if relay.deadline_ns > now:
-                return
-            del self._relays[request_id]
-            self._refuse((relay.client, relay.request_id), "not_leader", appended=True)
+        for relay in relays:
+            self._refuse((_Client(relay.client), relay.request_id), "not_leader", appended=True)
 
     # -- requests of this process
 
@@ -352,10 +327,10 @@ class Engine:
             self._outlet.send(origin, response)
 
     def _proposal_answered(self, response: ProposeAccepted | ProposeRejected) -> None:
-        relay = self._relays.pop(response.request_id, None)
+        relay = self._relays.answered(response.request_id)
         if relay is not None:
             self._outlet.send_client(
-                relay.client.key, msgspec.structs.replace(response, request_id=relay.request_id)
+                relay.client, msgspec.structs.replace(response, request_id=relay.request_id)
             )
             return
         self._made_room = True
@@ -456,15 +431,10 @@ class Engine:
 
     def _ask_again(self) -> None:
         """Another leader, or another link to it: what was under way may be lost."""
-        self._refuse_relays()
+        self._give_up_relays(self._relays.take_all())
         self._proposals.leader_changed()
         self._reads.leader_changed()
         self.flush()
-
-    def _refuse_relays(self) -> None:
-        relays, self._relays = self._relays, {}
-        for relay in relays.values():
-            self._refuse((relay.client, relay.request_id), "not_leader", appended=True)
 
     # -- the end
 
@@ -473,7 +443,7 @@ class Engine:
         for key in self._tracker.abandon():
             if key[0] is not _LOCAL:
                 self._refuse(key, "not_leader", appended=True)
-        self._refuse_relays()
+        self._give_up_relays(self._relays.take_all())
         self._proposals.stop(cause)
         self._reads.stop(cause)
 
