@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
-import functools
-import ipaddress
 import logging
 import socket
 import ssl
@@ -16,14 +13,14 @@ from typing import Any, Final, cast
 from ..errors import ConfigurationError
 from ..ports import Datagrams, Listener, StreamHandler
 from ..types import Address
+from .datagrams import UdpSocket, is_name
 from .tls import tls_failure
 
-__all__ = ["AsyncioNetwork", "is_name"]
+__all__ = ["AsyncioNetwork"]
 
 CONNECT_TIMEOUT_S: Final = 5.0
 RECEIVE_BYTES: Final = 256 << 10
 BACKLOG: Final = 1024
-LOOK_UP_EVERY_S: Final = 5.0
 
 HANDSHAKES_MAX: Final = 128
 """Connections that have not finished their TLS handshake; beyond that the oldest is dropped."""
@@ -278,91 +275,6 @@ def _all_bound(places: Sequence[Any]) -> list[socket.socket]:
     return sockets
 
 
-@functools.lru_cache(maxsize=1_024)
-def is_name(host: str) -> bool:
-    """It is to be looked up; False: it is an address."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return True
-    return False
-
-
-class _Datagrams:
-    """A socket that is drained whenever it is ready: a burst must not overflow it.
-
-    Names are looked up beside the loop, and anew every now and then; what is sent before is lost. What arrives from where a
-    name leads is said to come from that name.
-    """
-
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, received: Callable[[Address, bytes], None]
-    ) -> None:
-        self._loop = loop
-        self._sock = sock
-        self._received = received
-        self.address = _name_of(sock)
-        self._closed = False
-        self._found: dict[Address, Address] = {}
-        self._named: dict[Address, Address] = {}
-        self._look_up_at: dict[Address, float] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        loop.add_reader(sock.fileno(), self._readable)
-
-    def _readable(self) -> None:
-        for _ in range(256):
-            try:
-                data, source = self._sock.recvfrom(65_536)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError:
-                continue  # An earlier send was refused at the other end: nothing to read, nothing lost.
-            address = (source[0], source[1])
-            try:
-                self._received(self._named.get(address, address), data)
-            except Exception:  # costs this datagram, never the loop
-                _LOGGER.exception("datagram_failed", extra={"fields": {"peer": f"{address[0]}:{address[1]}"}})
-            if self._closed:
-                return
-
-    def send(self, to: Address, data: bytes) -> None:
-        if self._closed:
-            return
-        address: Address | None = to
-        if is_name(to[0]):
-            self._look_up(to)
-            address = self._found.get(to)
-        if address is not None:
-            with contextlib.suppress(OSError):  # A datagram may be lost: who sent it asks again.
-                self._sock.sendto(data, address)
-
-    def _look_up(self, name: Address) -> None:
-        now = self._loop.time()
-        if now >= self._look_up_at.get(name, now):
-            self._look_up_at[name] = now + LOOK_UP_EVERY_S
-            task = asyncio.ensure_future(self._find(name))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _find(self, name: Address) -> None:
-        family = self._sock.family
-        try:
-            found = await self._loop.getaddrinfo(*name, family=family, type=socket.SOCK_DGRAM)
-        except (OSError, UnicodeError, RuntimeError):  # the last one at the end of the process
-            return  # Its host may be about to come up: the last answer counts until then.
-        host, port = found[0][4][:2]
-        self._found[name] = (str(host), int(port))
-        self._named = {address: name for name, address in self._found.items()}
-
-    def close(self) -> None:
-        if not self._closed:
-            self._closed = True
-            for task in self._tasks:
-                task.cancel()
-            self._loop.remove_reader(self._sock.fileno())
-            self._sock.close()
-
-
 class AsyncioNetwork:
     """`ports.Network` on the running event loop.
 
@@ -423,4 +335,5 @@ class AsyncioNetwork:
     async def datagrams(self, address: Address, received: Callable[[Address, bytes], None]) -> Datagrams:
         loop = asyncio.get_running_loop()
         places = await _resolved(loop, address, socket.SOCK_DGRAM)
-        return _Datagrams(loop, _bound(places[0]), received)
+        sock = _bound(places[0])
+        return UdpSocket(loop, sock, _name_of(sock), received)

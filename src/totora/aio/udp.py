@@ -19,8 +19,8 @@ from ..types import Address, NodeId
 from ..wire.codec import WireMessage
 from ..wire.handshake import Hello, Local, Refusal, encode_handshake, judge
 from ..wire.json_datagrams import DATAGRAM_BYTES_MAX, Datagram, decode_datagram, encode_datagram
+from .datagrams import is_name
 from .links import Links, Observer
-from .network import is_name
 from .seldom import Seldom
 from .streams import Accepted
 
