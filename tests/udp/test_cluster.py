@@ -39,7 +39,13 @@ def test_any_node_takes_any_request(tmp_path: Path) -> None:
             logs = [await all_entries(node) for node in started.values()]
             assert [entry.value for entry in logs[0]] == ["from 1", "from 2", "from 3"]
             assert logs[0] == logs[1] == logs[2]
-            assert all(other.linked for node in started.values() for other in node.status().peers)
+            await eventually(
+                "all are linked, and have all on disk",
+                lambda: all(
+                    status.durable_index >= last[0] and all(other.linked for other in status.peers)
+                    for status in (node.status() for node in started.values())
+                ),
+            )
             return logs[0]
 
     entries = run(scenario())
@@ -111,7 +117,7 @@ def test_a_leader_that_falls_silent_is_followed_by_another() -> None:
             after = await others[0].propose("after")
             assert after.term > before.term
             await eventually("it gives its office up", lambda: leader.status().role != "leader")
-            assert "no quorum" in (leader.status().why or "")
+            await eventually("it says why", lambda: "no quorum" in (leader.status().why or ""))
             faults.cut.clear()
             await eventually("it follows", lambda: leader.status().commit_index >= after.index)
             assert await all_entries(leader) == [before, after]
