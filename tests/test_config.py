@@ -63,10 +63,11 @@ def test_a_size_is_a_whole_number_of_bytes(name: str, value: Any) -> None:
         ({"batch_max_bytes": (8 << 20) + 1}, "batch_max_bytes lies between entry_max_bytes and 8,388,608"),
         (
             {"segment_bytes": (64 << 10) - 4096},
-            "segment_bytes must be a multiple of 4,096 and at least 64 KiB",
+            "segment_bytes must be a multiple of 4,096, from 64 KiB to 1 GiB",
         ),
-        ({"segment_bytes": (64 << 10) + 1}, "segment_bytes must be a multiple of 4,096 and at least 64 KiB"),
-        ({"segment_bytes": -(64 << 10)}, "segment_bytes must be a multiple of 4,096 and at least 64 KiB"),
+        ({"segment_bytes": (64 << 10) + 1}, "segment_bytes must be a multiple of 4,096, from 64 KiB to 1 GiB"),
+        ({"segment_bytes": 2 << 30}, "segment_bytes must be a multiple of 4,096, from 64 KiB to 1 GiB"),
+        ({"segment_bytes": -(64 << 10)}, "segment_bytes must be a multiple of 4,096, from 64 KiB to 1 GiB"),
     ],
     ids=str,
 )

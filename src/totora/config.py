@@ -23,6 +23,7 @@ __all__ = [
 ]
 
 ENTRY_BYTES_MAX: Final = 1 << 20
+SEGMENT_BYTES_MAX: Final = 1 << 30
 BATCH_BYTES_MAX: Final = 8 << 20
 UDP_BATCH_BYTES_MAX: Final = 44 << 10
 """A batch under `udp` travels as base64 in one datagram of at most 64 KiB."""
@@ -214,8 +215,8 @@ class Settings:
             f"batch_max_bytes lies between entry_max_bytes and {BATCH_BYTES_MAX:,}",
         )
         check(
-            self.segment_bytes % 4096 == 0 and self.segment_bytes >= 64 << 10,
-            "segment_bytes must be a multiple of 4,096 and at least 64 KiB",
+            self.segment_bytes % 4096 == 0 and 64 << 10 <= self.segment_bytes <= SEGMENT_BYTES_MAX,
+            "segment_bytes must be a multiple of 4,096, from 64 KiB to 1 GiB",
         )
 
     @property

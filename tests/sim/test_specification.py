@@ -203,7 +203,12 @@ def removes_without_a_conflict(records: list[Record]) -> None:
     for step in steps(records):
         known = committed.get(step.node, 0)
         wrote = step.wrote if step.role == "follower" else None
-        if wrote and wrote.batches and wrote.truncate_after is None and known < wrote.batches[0].first_index - 1:
+        if (
+            wrote
+            and wrote.batches
+            and wrote.truncate_after is None
+            and known < wrote.batches[0].first_index - 1
+        ):
             wrote.truncate_after = known
             return
         committed[step.node] = step.commit_index

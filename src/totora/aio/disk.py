@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 from collections.abc import Sequence
 
 __all__ = ["RealDisk"]
 
-_SYNC = getattr(os, "fdatasync", os.fsync)
+
+def _sync(descriptor: int) -> None:
+    """Return once what was written is on stable storage, and no sooner."""
+    if sys.platform == "darwin":
+        import fcntl
+
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)  # fsync leaves it in the drive's cache there
+    else:
+        getattr(os, "fdatasync", os.fsync)(descriptor)
 
 
 class RealFile:
@@ -31,7 +41,7 @@ class RealFile:
             data, offset = data[written:], offset + written
 
     def sync(self) -> None:
-        _SYNC(self._descriptor)
+        _sync(self._descriptor)
 
     def size(self) -> int:
         return os.fstat(self._descriptor).st_size
@@ -67,6 +77,10 @@ class RealDisk:
         for folder in reversed(made):
             os.mkdir(folder, 0o700)
             _sync_dir(os.path.dirname(folder))
+        if not made:
+            # Whoever made it may have been killed before it was durable.
+            with contextlib.suppress(PermissionError):
+                _sync_dir(os.path.dirname(self._path))
 
     def list(self) -> list[str]:
         return sorted(os.listdir(self._path))
