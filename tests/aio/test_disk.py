@@ -28,7 +28,7 @@ def disk(tmp_path: Path) -> RealDisk:
 def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The paths of what the system was asked to make durable, in order."""
     paths: list[str] = []
-    fsync, sync = os.fsync, module._SYNC
+    fsync, sync = os.fsync, module._sync
 
     def path_of(descriptor: int) -> str:
         return str(Path(f"/proc/self/fd/{descriptor}").readlink())
@@ -42,7 +42,7 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         sync(descriptor)
 
     monkeypatch.setattr(os, "fsync", record_fsync)
-    monkeypatch.setattr(module, "_SYNC", record_sync)
+    monkeypatch.setattr(module, "_sync", record_sync)
     return paths
 
 

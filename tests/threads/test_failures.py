@@ -43,7 +43,7 @@ class Syncs:
 @pytest.fixture
 def syncs(monkeypatch: pytest.MonkeyPatch) -> Syncs:
     syncs = Syncs()
-    monkeypatch.setattr("totora.aio.disk._SYNC", syncs)
+    monkeypatch.setattr("totora.aio.disk._sync", syncs)
     return syncs
 
 
