@@ -65,7 +65,10 @@ def test_a_size_is_a_whole_number_of_bytes(name: str, value: Any) -> None:
             {"segment_bytes": (64 << 10) - 4096},
             "segment_bytes must be a multiple of 4,096, from 64 KiB to 1 GiB",
         ),
-        ({"segment_bytes": (64 << 10) + 1}, "segment_bytes must be a multiple of 4,096, from 64 KiB to 1 GiB"),
+        (
+            {"segment_bytes": (64 << 10) + 1},
+            "segment_bytes must be a multiple of 4,096, from 64 KiB to 1 GiB",
+        ),
         ({"segment_bytes": 2 << 30}, "segment_bytes must be a multiple of 4,096, from 64 KiB to 1 GiB"),
         ({"segment_bytes": -(64 << 10)}, "segment_bytes must be a multiple of 4,096, from 64 KiB to 1 GiB"),
     ],

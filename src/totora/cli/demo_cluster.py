@@ -7,9 +7,9 @@ import contextlib
 import random
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import msgspec
 
@@ -32,14 +32,19 @@ class NodeFailed(Exception):
 
 
 class NodeProcess:
-    """One node's process and what it said last. `status` is None until it runs, and once it is dead."""
+    """One node's process and what it said last.
 
-    def __init__(self, setup: Setup, process: asyncio.subprocess.Process) -> None:
-        self.id = setup.id
-        self.setup = setup
+    status: None until it runs, and once it is dead. dismissed: it was told to end.
+    ended: called when it has.
+    """
+
+    def __init__(self, id: NodeId, process: asyncio.subprocess.Process, ended: Callable[[], None]) -> None:
+        self.id = id
         self.status: NodeStatus | None = None
         self.last_words = ""
+        self.dismissed = False
         self._process = process
+        self._ended = ended
         self._changed = asyncio.Event()
         self._watching = asyncio.ensure_future(self._watch())
 
@@ -61,16 +66,27 @@ class NodeProcess:
         self.last_words = (await errors).decode(errors="replace").strip()
         await self._process.wait()
         self._changed.set()
+        self._ended()
+
+    def failure(self) -> NodeFailed:
+        """Why it must not have ended."""
+        code = self._process.returncode
+        said = self.last_words.splitlines()
+        words = (
+            said[-1] if said else f"signal {-code}" if code is not None and code < 0 else "it said nothing"
+        )
+        return NodeFailed(f"node {self.id} has ended: {words}")
 
     async def changed(self) -> None:
         """Wait until it says something; raises NodeFailed if it has ended."""
         if not self.running:
-            raise NodeFailed(f"node {self.id} has ended: {self.last_words or 'it said nothing'}")
+            raise self.failure()
         self._changed.clear()
         await self._changed.wait()
 
     async def kill(self) -> None:
         """SIGKILL."""
+        self.dismissed = True
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
         await self._watching
@@ -79,6 +95,7 @@ class NodeProcess:
     async def stop(self) -> bool:
         """Let it close its log and end; True if it ended cleanly, else it is killed."""
         assert self._process.stdin is not None, "stdin is a pipe"
+        self.dismissed = True
         self._process.stdin.close()
         try:
             await asyncio.wait_for(asyncio.shield(self._watching), STOP_S)
@@ -95,6 +112,7 @@ class LocalCluster:
         self.folder = folder
         self.processes: dict[NodeId, NodeProcess] = {}
         self._segment_bytes = segment_bytes
+        self._ended = asyncio.Event()
 
     def data_dir(self, id: NodeId) -> Path:
         return self.folder / f"node-{id}"
@@ -114,7 +132,7 @@ class LocalCluster:
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for the one who started it
         )
-        self.processes[id] = node = NodeProcess(setup, process)
+        self.processes[id] = node = NodeProcess(id, process, self._ended.set)
         while node.status is None:
             await node.changed()
         return node
@@ -123,6 +141,15 @@ class LocalCluster:
         async with asyncio.TaskGroup() as tasks:
             for id in self.nodes:
                 tasks.create_task(self.start(id))
+
+    async def guard(self) -> NoReturn:
+        """Raises NodeFailed once a process ends that nobody told to."""
+        while True:
+            self._ended.clear()
+            for process in self.processes.values():
+                if not process.running and not process.dismissed:
+                    raise process.failure()
+            await self._ended.wait()
 
     def statuses(self) -> Iterator[NodeStatus]:
         for process in self.processes.values():
@@ -152,7 +179,20 @@ class LocalCluster:
             ends = {index for status in statuses for index in (status.last_index, status.commit_index)}
             if len(statuses) == len(self.nodes) and len(ends) == 1:
                 return
-            await asyncio.gather(*(process.changed() for process in self.processes.values()))
+            await self.news()
+
+    async def news(self) -> None:
+        """Wait until some node that runs says something. Raises NodeFailed if none does, or one has ended."""
+        waits = [asyncio.ensure_future(p.changed()) for p in self.processes.values() if p.running]
+        if not waits:
+            raise NodeFailed("no node runs")
+        try:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for wait in done:
+                wait.result()
+        finally:
+            for wait in waits:
+                wait.cancel()
 
     async def stop(self) -> list[NodeId]:
         """Stop all that run; returns those that did not end cleanly."""

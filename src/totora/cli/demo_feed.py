@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from ..errors import RaftError
 from ..types import Entry, Term
+from .ending import Failed
 
-__all__ = ["Feed", "Proposer"]
+__all__ = ["Feed", "Proposer", "TakeOver"]
 
 IN_FLIGHT: Final = 256
 """Lines under way at a time."""
@@ -23,58 +25,76 @@ class Proposer(Protocol):
     async def propose(self, entry: str, *, timeout_s: float | None = None) -> Entry[str]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class TakeOver:
+    """The first line that was acknowledged in a later term. at_s: monotonic."""
+
+    at_s: float
+    term: Term
+
+
 class Feed:
     """All lines, in order.
 
-    acknowledged: by the line's number, from 0. failed: likewise, what was answered instead.
+    acknowledged: by the line's number, from 0.
     """
 
     def __init__(self, lines: Sequence[str]) -> None:
         self.lines = lines
         self.acknowledged: dict[int, Entry[str]] = {}
-        self.failed: dict[int, RaftError] = {}
         self._next = 0
         self._goals: list[tuple[int, asyncio.Future[None]]] = []
-        self._term: tuple[Term, asyncio.Future[tuple[float, Term]]] | None = None
+        self._awaited: tuple[Term, asyncio.Future[TakeOver]] | None = None
+        # A quarter waits for the kill: however short the text, there is something left to do for the next leader.
+        self._held_from = len(lines) - max(1, len(lines) // 4)
+        self._released = asyncio.Event()
 
     async def run(self, client: Proposer) -> None:
-        """Ends when each line has its outcome."""
-        async with asyncio.TaskGroup() as tasks:
-            for _ in range(IN_FLIGHT):
-                tasks.create_task(self._send(client))
+        """Ends when each line is acknowledged. Raises Failed with the first one that is not."""
+        workers = [asyncio.ensure_future(self._send(client)) for _ in range(IN_FLIGHT)]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.wait(workers)
 
     async def _send(self, client: Proposer) -> None:
         while self._next < len(self.lines):
             number = self._next
             self._next += 1
+            if number >= self._held_from:
+                await self._released.wait()
             try:
                 entry = await client.propose(self.lines[number], timeout_s=TIMEOUT_S)
             except RaftError as error:
-                self.failed[number] = error
-            else:
-                self.acknowledged[number] = entry
-                if self._term is not None and entry.term > self._term[0]:
-                    self._term[1].set_result((time.monotonic(), entry.term))
-                    self._term = None
+                raise Failed(f"line {number + 1:,} is not acknowledged: {error}") from error
+            self.acknowledged[number] = entry
+            if self._awaited is not None and entry.term > self._awaited[0]:
+                self._awaited[1].set_result(TakeOver(time.monotonic(), entry.term))
+                self._awaited = None
             if self._goals:
                 self._check_goals()
 
+    def release(self) -> None:
+        """Send the rest, too."""
+        self._released.set()
+
     def _check_goals(self) -> None:
-        done = len(self.acknowledged) + len(self.failed)
         for goal, reached in self._goals:
-            if done >= goal and not reached.done():
+            if len(self.acknowledged) >= goal and not reached.done():
                 reached.set_result(None)
         self._goals = [pair for pair in self._goals if not pair[1].done()]
 
     async def reached(self, share: float) -> None:
-        """Wait until so much of all lines has an outcome."""
+        """Wait until so much of all lines is acknowledged."""
         goal = asyncio.get_running_loop().create_future()
         self._goals.append((int(len(self.lines) * share), goal))
         self._check_goals()
         await goal
 
-    def first_above(self, term: Term) -> asyncio.Future[tuple[float, Term]]:
-        """When the first line was acknowledged in a term above `term`, and in which (monotonic seconds)."""
-        future: asyncio.Future[tuple[float, Term]] = asyncio.get_running_loop().create_future()
-        self._term = term, future
+    def taken_over(self, term: Term) -> asyncio.Future[TakeOver]:
+        """When a term above `term` acknowledges a line for the first time."""
+        future: asyncio.Future[TakeOver] = asyncio.get_running_loop().create_future()
+        self._awaited = term, future
         return future

@@ -1,11 +1,14 @@
 """One node of the demo in a process of its own: `python -m totora.cli.demo_node SETUP`, SETUP as JSON.
 
-Says on stdout, ten times a second, what it knows; stops cleanly when stdin ends, so it never outlives whoever started it.
+Says on stdout, ten times a second and when its role changes, what it knows; stops cleanly when stdin ends, so it never
+outlives whoever started it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import sys
 from pathlib import Path
 from typing import Final
@@ -45,19 +48,38 @@ async def _stdin_ended() -> None:
     await reader.read()
 
 
-async def _report(node: Node[str]) -> None:
+class _RoleChanges(logging.Handler):
+    """Sets an event when the node's role changes: that is told at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.event = asyncio.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.getMessage().startswith("became_"):
+            self.event.set()
+
+
+async def _report(node: Node[str], changes: _RoleChanges) -> None:
     while True:
+        changes.event.clear()
         _say(node.status())
-        await asyncio.sleep(REPORT_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REPORT_S):
+                await changes.event.wait()
 
 
 async def _run(setup: Setup) -> None:
     settings = Settings(segment_bytes=setup.segment_bytes)
+    changes = _RoleChanges()
+    logger = logging.getLogger("totora")
+    logger.addHandler(changes)
+    logger.setLevel(logging.INFO)
     async with Node(
         setup.id, setup.nodes, entry_type=str, data_dir=Path(setup.data_dir), settings=settings
     ) as node:
         async with asyncio.TaskGroup() as tasks:
-            report = tasks.create_task(_report(node))
+            report = tasks.create_task(_report(node, changes))
             failed = tasks.create_task(node.stopped())
             ended = tasks.create_task(_stdin_ended())
             await asyncio.wait([failed, ended], return_when=asyncio.FIRST_COMPLETED)

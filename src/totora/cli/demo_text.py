@@ -7,6 +7,9 @@ from pathlib import Path
 
 import msgspec
 
+from .ending import Failed
+from .lines import all_lines
+
 __all__ = ["Text", "load"]
 
 _PROJECT = ("*.md", "docs/**/*.md", "src/**/*.py", "tests/**/*.py", "bench/*.py")
@@ -20,24 +23,23 @@ class Text(msgspec.Struct, frozen=True):
 
 
 def load(file: Path | None, entries: int) -> Text:
-    """All lines of `file`, once; without one, those of the project, repeated to `entries`. Raises OSError, ValueError."""
+    """All lines of `file`, once; without one, those of the project, repeated to `entries`. Raises Failed, OSError."""
     if file is not None:
-        lines = _lines(file)
+        try:
+            lines = all_lines(file.read_bytes())
+        except Failed as error:
+            raise Failed(f"{file}: {error}") from error
         if not lines:
-            raise ValueError(f"{file} holds no line")
+            raise Failed(f"{file}: it holds no line")
         return Text(lines, str(file))
     package = Path(__file__).resolve().parent.parent
     project = package.parent.parent
     if (project / "pyproject.toml").is_file() and (project / "docs").is_dir():
         paths = sorted({path for pattern in _PROJECT for path in project.glob(pattern)})
-        origin = "this project's pages and sources"
+        origin = "this project's text"
     else:
         paths = sorted(package.rglob("*.py"))
-        origin = "totora's own sources"
-    lines = [line for path in paths for line in _lines(path)]
-    repeated = list(islice(chain.from_iterable(repeat(lines)), max(entries, 1)))
-    return Text(repeated, f"{origin}, {len(paths)} files")
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8", errors="replace").splitlines()
+        origin = "totora's sources"
+    lines = [line for path in paths for line in all_lines(path.read_bytes())]
+    repeated = list(islice(chain.from_iterable(repeat(lines)), entries))
+    return Text(repeated, f"{origin} ({len(paths)} files)")

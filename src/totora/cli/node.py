@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 import signal
 import sys
@@ -11,55 +9,68 @@ import time
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import msgspec
-
 from ..aio.node import Node
 from ..config import Settings
 from ..errors import RaftError
 from ..types import Address, NodeId
-from .options import Security, escape
+from .ending import Interrupted, discard
+from .options import Security
+from .running import run
+from .text import escape, to_json
 
 __all__ = ["run_node"]
 
 _TELLS: Final = {
-    "started": "listens on {address}; its log ends at {last_index:,}, incarnation {incarnation}",
-    "volatile": "keeps its log in memory only: {remedy}",
-    "became_follower": "follows {leader} in term {term}",
-    "became_pre_candidate": "looks for a leader, term {term}",
+    "started": "listens on {address}; its log ends at {last_index:,}; start {incarnation} of it",
+    "volatile": "keeps its log in memory only: give --data to keep it on disk",
+    "became_follower": "follows node {leader} in term {term}",
+    "became_pre_candidate": "asks who would vote for it, in term {term}",
     "became_candidate": "asks for votes in term {term}",
     "became_leader": "leads in term {term}",
     "link_up": "is linked to node {peer}",
     "link_lost": "lost its link to node {peer}",
-    "peer_trouble": "{peer}: {why}",
+    "peer_trouble": "has trouble with {peer}: {why}",
     "failed": "failed: {cause}",
-    "not_closed": "did not close its log: {cause}",
+    "not_closed": "could not close its log: {cause}",
     "stopped": "has stopped",
 }
 
 
 class _Teller(logging.Handler):
-    """The node's events, a line each."""
+    """The node's events, a line each: words on stderr, or JSON on stdout."""
 
-    def __init__(self, as_json: bool) -> None:
+    def __init__(self, id: NodeId, as_json: bool) -> None:
         super().__init__()
+        self._id = id
         self._as_json = as_json
 
     def emit(self, record: logging.LogRecord) -> None:
-        fields: dict[str, Any] = getattr(record, "fields", {})
+        fields: dict[str, Any] = {"node": self._id, **getattr(record, "fields", {})}
         event = record.getMessage()
+        if record.exc_info is not None:
+            fields["cause"] = repr(record.exc_info[1])
         if self._as_json:
             moment = {"at": round(record.created, 3), "level": record.levelname.lower(), "event": event}
-            line = msgspec.json.encode(moment | fields).decode()
+            line = to_json(moment | fields)
         else:
-            known = {**fields, "leader": f"node {fields['leader']}" if fields.get("leader") else "nobody"}
-            tell = _TELLS.get(event, event).format_map(known)
             clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-            line = f"{clock}.{int(record.msecs):03d} node {fields.get('node', '?')} {escape(tell)}"
-        with contextlib.suppress(BrokenPipeError):
-            print(line, file=sys.stdout if self._as_json else sys.stderr, flush=True)
+            line = f"{clock}.{int(record.msecs):03d} node {self._id} {escape(_tell(event, fields))}"
+        stream = sys.stdout if self._as_json else sys.stderr
+        try:
+            print(line, file=stream, flush=True)
+        except OSError:
+            discard(stream)  # that nobody reads it, or has room for it, is no reason to stop a node
 
 
-async def run_node(
+def _tell(event: str, fields: dict[str, Any]) -> str:
+    if event == "became_follower" and not fields.get("leader"):
+        return f"waits for a leader in term {fields.get('term')}"
+    if event in _TELLS:
+        return _TELLS[event].format_map(fields)
+    return " ".join([event, *(f"{name}={value}" for name, value in fields.items() if name != "node")])
+
+
+def run_node(
     id: NodeId,
     nodes: dict[NodeId, Address],
     data: Path | None,
@@ -69,29 +80,33 @@ async def run_node(
     security: Security,
     as_json: bool,
 ) -> None:
-    """Until SIGTERM or Ctrl-C, then a clean stop; raises the error that stopped the node otherwise."""
-    logger = logging.getLogger("totora")
-    teller = _Teller(as_json)
-    logger.addHandler(teller)
-    logger.setLevel(logging.INFO)
-    try:
+    """The command. Until SIGTERM, or Ctrl-C: raises SystemExit then; raises the error that stopped the node otherwise."""
+
+    async def running() -> None:
         async with Node(
             id,
             nodes,
             entry_type=str,
             data_dir=data,
             bind=bind,
-            tls=security.tls,
+            tls=security.contexts(),
             insecure_plaintext=security.insecure_plaintext,
             settings=Settings(transport=transport),
         ) as node:
-            ended = asyncio.ensure_future(node.stopped())
-            for number in (signal.SIGTERM, signal.SIGINT):
-                with contextlib.suppress(NotImplementedError):
-                    asyncio.get_running_loop().add_signal_handler(number, ended.cancel)
-            with contextlib.suppress(asyncio.CancelledError):
-                cause = await ended
-                if isinstance(cause, RaftError | OSError):
-                    raise cause
+            cause = await node.stopped()
+            if isinstance(cause, RaftError | OSError):
+                raise cause
+            if cause is not None:
+                raise RuntimeError("a node stops for no other reason") from cause
+
+    logger = logging.getLogger("totora")
+    teller = _Teller(id, as_json)
+    logger.addHandler(teller)
+    logger.setLevel(logging.INFO)
+    try:
+        run(running, "in order")
+    except Interrupted as interrupted:
+        # The node has said that it has stopped. SIGTERM is how those who look after services ask for that.
+        raise SystemExit(0 if interrupted.number == signal.SIGTERM else 128 + interrupted.number) from None
     finally:
         logger.removeHandler(teller)

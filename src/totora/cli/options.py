@@ -1,59 +1,77 @@
-"""What the commands share: options, and how an error ends a command."""
+"""The options that commands share, and what is wrong with them in the command line's own words. Opens nothing."""
 
 from __future__ import annotations
 
-import asyncio
-import ssl
-import sys
-from collections.abc import Callable, Coroutine
+import functools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from ..aio.client import Client
-from ..aio.loops import new_event_loop
-from ..aio.tls import tls_contexts
-from ..config import Settings, checked_nodes
-from ..errors import ConfigurationError, RaftError
+from ..config import checked_nodes, is_loopback
+from ..errors import ConfigurationError
 from ..types import Address, NodeId
 
+if TYPE_CHECKING:
+    import ssl
+
 __all__ = [
-    "Failed",
     "Security",
     "bind_option",
-    "escape",
     "json_option",
     "nodes_option",
-    "open_client",
-    "run",
+    "parse_address",
+    "parse_nodes",
+    "require_encryption",
     "security_options",
+    "timeout_option",
 ]
 
-T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
-INTERRUPTED: Final = 130
-
-_CONTROL: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
-    9: "\\t",
-    10: "\\n",
-    13: "\\r",
-}
+SECONDS_MAX: Final = 1e6
 
 
-def escape(text: str) -> str:
-    """Text for people: control characters are shown, not obeyed."""
-    return text.translate(_CONTROL)
+class _Seconds(click.ParamType[float]):
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            seconds = float(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+        if not 0.001 <= seconds <= SECONDS_MAX:
+            self.fail(f"{value} is not between 0.001 and {SECONDS_MAX:,.0f} seconds.", param, ctx)
+        return seconds
+
+
+def timeout_option(default_s: float, meaning: str) -> Callable[[F], F]:
+    """--timeout, in seconds."""
+    return click.option(
+        "--timeout", type=_Seconds(), metavar="SECONDS", default=default_s, show_default=True, help=meaning
+    )
 
 
 def parse_address(text: str) -> Address:
-    """`host:port`. Raises BadParameter."""
+    """`host:port`, with an IPv6 host in brackets. Raises BadParameter."""
     host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdecimal():
+    bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if bracketed else host
+    if not colon or not host or not _is_number(port) or any(c.isspace() for c in host):
         raise click.BadParameter(f"{text!r} is not host:port")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    if ":" in host and not bracketed:
+        raise click.BadParameter(
+            f"{text!r} is not host:port: write an IPv6 host in brackets, [{host}]:{port}"
+        )
+    if not 0 < int(port) < 65_536:
+        raise click.BadParameter(f"{text!r} has no port from 1 to 65535")
+    return host, int(port)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 20
 
 
 def parse_nodes(text: str) -> dict[NodeId, Address]:
@@ -61,7 +79,7 @@ def parse_nodes(text: str) -> dict[NodeId, Address]:
     pairs: list[tuple[NodeId, Address]] = []
     for part in text.split(","):
         id, equals, address = part.strip().partition("=")
-        if not equals or not id.isdecimal():
+        if not equals or not _is_number(id):
             raise click.BadParameter(f"{part.strip()!r} is not id=host:port, as in 1=10.0.0.1:7000")
         pairs.append((int(id), parse_address(address)))
     try:
@@ -85,20 +103,50 @@ bind_option: Final = click.option(
     callback=lambda context, option, text: None if text is None else parse_address(text),
     help="Listen here instead of at its address in --nodes.",
 )
-json_option: Final = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+json_option: Final = click.option(
+    "--json", "as_json", is_flag=True, help="One JSON object a line, on stdout."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Security:
-    """How to speak to others."""
+    """How to speak to others. files: certificate, key and authority; None: in plaintext."""
 
-    tls: tuple[ssl.SSLContext, ssl.SSLContext] | None
+    files: tuple[Path, Path, Path] | None
     insecure_plaintext: bool
+
+    def contexts(self) -> tuple[ssl.SSLContext, ssl.SSLContext] | None:
+        """For a server and for a client. Raises OSError, ConfigurationError."""
+        if self.files is None:
+            return None
+        for file in self.files:
+            file.open("rb").close()  # an error that names the file: that of the TLS library names none
+        from ..aio.tls import tls_contexts
+
+        return tls_contexts(*self.files)
+
+
+def require_encryption(addresses: Iterable[Address], security: Security, *, udp: bool = False) -> None:
+    """Raise UsageError if plaintext would leave this machine and nobody allowed it."""
+    exposed = next((f"{host}:{port}" for host, port in addresses if not is_loopback(host)), None)
+    if exposed is None or security.insecure_plaintext:
+        return
+    if udp:
+        raise click.UsageError(
+            f"{exposed} is beyond this machine and UDP is never encrypted: "
+            "give --insecure-plaintext if the network is trusted, or use --transport tcp"
+        )
+    if security.files is None:
+        raise click.UsageError(
+            f"{exposed} is beyond this machine: give --tls-cert, --tls-key and --tls-ca, "
+            "or --insecure-plaintext if the network is trusted"
+        )
 
 
 def security_options(command: F) -> F:
     """Adds --tls-cert, --tls-key, --tls-ca and --insecure-plaintext, and passes them as `security`."""
 
+    @functools.wraps(command)
     def gathered(
         *args: Any,
         tls_cert: Path | None,
@@ -107,59 +155,24 @@ def security_options(command: F) -> F:
         insecure_plaintext: bool,
         **kwargs: Any,
     ) -> Any:
-        files = [file for file in (tls_cert, tls_key, tls_ca) if file is not None]
-        if files and len(files) < 3:
+        files = None
+        if tls_cert is not None and tls_key is not None and tls_ca is not None:
+            files = (tls_cert, tls_key, tls_ca)
+        elif any(file is not None for file in (tls_cert, tls_key, tls_ca)):
             raise click.UsageError("--tls-cert, --tls-key and --tls-ca belong together: give all three")
-        try:
-            tls = tls_contexts(*files) if files else None
-        except RaftError as error:
-            _end(str(error), 1)
-        return command(*args, security=Security(tls, insecure_plaintext), **kwargs)
+        return command(*args, security=Security(files, insecure_plaintext), **kwargs)
 
-    gathered.__name__, gathered.__doc__ = command.__name__, command.__doc__
-    gathered.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
-    file = click.Path(exists=True, dir_okay=False, path_type=Path)
     for name, meaning in (
         ("--tls-ca", "PEM file of the authority that signed all certificates."),
-        ("--tls-key", "PEM file of its key."),
+        ("--tls-key", "PEM file of the certificate's key."),
         ("--tls-cert", "PEM file of this process's certificate; a node's names node-<id>."),
     ):
-        click.option(name, type=file, help=meaning)(gathered)
+        variable = f"TOTORA_{name.removeprefix('--').replace('-', '_').upper()}"
+        file = click.Path(path_type=Path)
+        click.option(name, type=file, metavar="FILE", envvar=variable, show_envvar=True, help=meaning)(
+            gathered
+        )
     click.option("--insecure-plaintext", is_flag=True, help="Allow unencrypted traffic beyond this machine.")(
         gathered
     )
     return gathered  # type: ignore[return-value]
-
-
-def open_client(nodes: dict[NodeId, Address], security: Security) -> Client[str]:
-    """A client of a cluster whose entries are text."""
-    return Client(
-        nodes,
-        entry_type=str,
-        tls=security.tls[1] if security.tls else None,
-        insecure_plaintext=security.insecure_plaintext,
-        settings=Settings(),
-    )
-
-
-class Failed(Exception):
-    """The command did not do what it was asked to; `str()` says why, in one line."""
-
-
-def _end(why: str, code: int) -> NoReturn:
-    name = click.get_current_context().command_path
-    print(f"{name}: {escape(why)}", file=sys.stderr)
-    raise SystemExit(code)
-
-
-def run(what: Coroutine[Any, Any, T], interrupted: Callable[[], str] = lambda: "interrupted") -> T:
-    """Run a command to its end; errors end it in one line, Ctrl-C cleanly."""
-    try:
-        with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            return runner.run(what)
-    except BrokenPipeError:
-        raise  # click ends quietly: whoever read has seen enough
-    except (Failed, RaftError, OSError) as error:
-        _end(str(error), 1)
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        _end(interrupted(), INTERRUPTED)
