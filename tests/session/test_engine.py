@@ -458,6 +458,29 @@ def test_a_relay_that_is_never_answered_is_given_back(cluster: Cluster) -> None:
     assert asked.acknowledged
 
 
+def test_a_relayed_datagram_that_was_doubled_and_forgotten_is_unknown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its first copy is appended and the answer lost; the refusal of the other is no proof for the client."""
+    monkeypatch.setattr(summary, "SESSIONS_MAX", 1)
+    cluster = Cluster(settings=UDP)
+    cluster.elect(1)
+    client = cluster.client(2)
+    asked = cluster.append(client, b"x")
+    cluster.deliver(is_to(2, Propose))
+    (relayed,) = cluster.take(is_to(1, Propose))
+    cluster.hand_over(relayed)
+    cluster.settle(lambda envelope: not isinstance(envelope.message, ProposeAccepted))
+    cluster.take(is_to(2, ProposeAccepted))
+    cluster.append(3, b"another session")
+    cluster.settle()
+    cluster.hand_over(relayed)
+    cluster.settle()
+    assert [(r.reason, r.appended) for r in client.refusals] == [("expired", True)]
+    assert isinstance(asked.error, SessionExpired)
+    assert values(cluster).count(b"x") == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [

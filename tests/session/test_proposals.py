@@ -73,9 +73,10 @@ class Bench:
         last_term: int = 0,
         *,
         request_id: int = 0,
+        appended: bool = False,
     ) -> None:
         id = request_id or unit.request_id
-        self.proposals.rejected(ProposeRejected(1, 1, id, reason, False, last_index, last_term), self.now)
+        self.proposals.rejected(ProposeRejected(1, 1, id, reason, appended, last_index, last_term), self.now)
 
     def pass_time(self, ns: int) -> None:
         self.now += ns
@@ -347,6 +348,13 @@ def test_where_one_attempt_can_arrive_twice_expired_is_unknown() -> None:
     bench = Bench(retransmit_ns=10**9)
     unit = bench.one("a")
     bench.reject(unit, "expired", 9)
+    assert bench.kind("a") is SessionExpired
+
+
+def test_where_a_relay_can_double_it_expired_is_unknown() -> None:
+    bench = Bench()
+    unit = bench.one("a")
+    bench.reject(unit, "expired", 9, appended=True)
     assert bench.kind("a") is SessionExpired
 
 

@@ -86,7 +86,7 @@ def check(response: Response[str], expected: Expected) -> None:
 
 def test_a_mix_of_requests_takes_effect_in_sending_order() -> None:
     """Appends, conditional appends and ranges, without a pause; which fail and what each sees follows from the order."""
-    for seed in range(by_level(quick=2, ci=50)):
+    for seed in range(by_level(quick=2, ci=20)):
         chance = random.Random(seed)
         with alone() as (requests, responses):
             requests.send(append_request(["first"], prev_log_index=0, prev_log_term=0))

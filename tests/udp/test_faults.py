@@ -129,7 +129,7 @@ def test_reads_see_what_was_appended_before() -> None:
 
     async def scenario() -> None:
         async with running(nodes, faults=faults) as started:
-            for n in range(by_level(quick=10, ci=200)):
+            for n in range(by_level(quick=10, ci=60)):
                 entry = await started[1 + n % 3].propose(str(n), timeout_s=HANG_S)
                 reader = started[1 + (n + 1) % 3]
                 assert await reader.read_index(timeout_s=HANG_S) >= entry.index

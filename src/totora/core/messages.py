@@ -163,7 +163,7 @@ class ProposeRejected(msgspec.Struct, frozen=True, array_like=True, tag=23):
     """The entries were not appended by this attempt.
 
     appended: False: certainly not, and they never will be by this attempt; True: they may be in a log, and whether
-        they will be committed is not known (the leader lost its office).
+        they will be committed is not known (the leader lost its office, or another copy of the attempt may be under way).
     last_index, last_term: for `mismatch`, the last user's entry, committed; for `gap`, last_index is the sequence
         number that was expected.
     """

@@ -329,9 +329,11 @@ class Engine:
     def _proposal_answered(self, response: ProposeAccepted | ProposeRejected) -> None:
         relay = self._relays.answered(response.request_id)
         if relay is not None:
-            self._outlet.send_client(
-                relay.client, msgspec.structs.replace(response, request_id=relay.request_id)
-            )
+            response = msgspec.structs.replace(response, request_id=relay.request_id)
+            if isinstance(response, ProposeRejected) and self._settings.retransmit_ns:
+                # Between nodes it may have been doubled: that one copy was refused says nothing of the other.
+                response = msgspec.structs.replace(response, appended=True)
+            self._outlet.send_client(relay.client, response)
             return
         self._made_room = True
         if isinstance(response, ProposeAccepted):

@@ -251,7 +251,7 @@ class Proposals:
         elif response.reason == "expired":
             self._expired(unit, response, now)
         elif response.reason == "too_large":
-            self._too_large(unit, response.last_index)
+            self._too_large(unit, response)
         else:
             # Refused for now. What follows it is refused for the gap: all is handed over again, in order.
             unit.handed, unit.request_id = False, 0
@@ -284,24 +284,26 @@ class Proposals:
         self._known_commit_index = max(self._known_commit_index, response.last_index)
         self._paused_until_ns = now + RETRY_NS
         self._units.remove(unit)
-        if unit.attempts > 1 or self._retransmit_ns:
+        if unit.attempts > 1 or response.appended or self._retransmit_ns:
             # Where messages may be lost they may be doubled too: one attempt can arrive twice.
             self._finish_all(unit, SessionExpired("the session was forgotten before the outcome was known"))
         else:
             self._take_back([unit])
 
-    def _too_large(self, unit: Unit, limit_bytes: int) -> None:
+    def _too_large(self, unit: Unit, response: ProposeRejected) -> None:
         """The leader takes only smaller batches, so the session has a gap for good: go on with smaller units in another."""
         self._renew = True
+        limit_bytes = response.last_index
         self._body_limit_bytes = min(self._body_limit_bytes, limit_bytes - HEADER_BYTES)
         following = [other for other in self._units if other.sequence > unit.sequence]
         self._units.remove(unit)
         for other in following:
             self._units.remove(other)
+        certain = unit.attempts == 1 and not response.appended
         without_effect = []
         for other in (unit, *following):
             # Where the gap is certain, so is it that nothing behind it was appended.
-            if unit.attempts == 1 and other.attempts == 1:
+            if certain and other.attempts == 1:
                 without_effect.append(other)
             else:
                 self._finish_all(
