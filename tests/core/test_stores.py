@@ -51,15 +51,19 @@ def test_a_founding_that_is_lost_is_done_again() -> None:
     c = Cluster()
     c.elect(1, quietly=True)
     lost = c.nodes[1].configuration.cluster_id
+    assert lost is not None
+    assert c.nodes[1].cluster_id is None, "nobody is judged by what may be lost"
     c.crash(1)
     c.drop()
     leader = c.until_leader(within_ms=5_000)
     c.deliver()
     c.restart(1)
+    assert (c.nodes[1].configuration.cluster_id, c.nodes[1].cluster_id) == (lost, None)
     c.advance(500)
     (configuration,) = configurations(c.log(1))
     assert configuration == c.nodes[leader].configuration
     assert configuration.cluster_id != lost
+    assert c.nodes[1].cluster_id == c.nodes[leader].cluster_id == configuration.cluster_id
 
 
 def test_a_directory_met_later_is_recorded_once_an_entry_of_the_term_is_committed() -> None:

@@ -15,9 +15,9 @@ from typing import TypeVar
 import pytest
 
 from totora.config import Settings
-from totora.core.quorum import Member
+from totora.core.quorum import Configuration, Member
 from totora.errors import LogMismatch, OutcomeUnknown, RaftError, StorageError, Unavailable
-from totora.sim.world import Host, World
+from totora.sim.world import Host, World, read_all
 
 R = TypeVar("R")
 ROOT = Path(__file__).parents[2]
@@ -49,6 +49,40 @@ def test_any_node_takes_any_request(settings: Settings) -> None:
         expected = ["1 a", "1 b", "2 a", "2 b", "3 a", "3 b"]
         for host in world.hosts.values():
             assert await values(host) == expected
+        await world.stop_all()
+
+    play(scenario, settings=settings)
+
+
+def founded(host: Host) -> bytes | None:
+    """The cluster's id in the first entry of the log on this disk."""
+    return Configuration.decode(read_all(host.disk)[0].payloads()[0]).cluster_id
+
+
+@pytest.mark.parametrize("settings", [TCP, UDP], ids=["tcp", "udp"])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_cluster_that_was_founded_twice_is_one(settings: Settings, restarted: bool) -> None:
+    """The first leader founds it and is cut off before anyone knows; the next one founds it again: nobody is shut out."""
+
+    async def scenario(world: World) -> None:
+        await world.start_all()
+        await world.until(lambda: world.leader() is not None, step_s=0.0001)
+        first = world.leader()
+        assert first is not None
+        world.isolate(first.id)
+        await world.until(lambda: first.running.status().durable_index == 1)
+        assert first.running.status().commit_index == 0
+        minted = founded(first)
+        assert first.running.status().cluster_id is None, "not before it is committed"
+        second = others(world, first)[0]
+        await second.running.propose("x")
+        assert founded(second) != minted
+        if restarted:
+            first.kill()
+            await first.start()
+        world.heal()
+        assert [entry.value async for entry in first.running.entries()] == ["x"]
+        assert first.running.status().cluster_id == second.running.status().cluster_id is not None
         await world.stop_all()
 
     play(scenario, settings=settings)

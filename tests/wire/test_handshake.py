@@ -61,6 +61,7 @@ def local(
         fingerprint,
         hash_of_list(members),
         ("127.0.0.1", 7000 + id),
+        cluster_id,
         Configuration(listed, frozenset(members), cluster_id=cluster_id),
         9,
     )

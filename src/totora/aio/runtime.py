@@ -401,6 +401,7 @@ class Runtime:
             self._fingerprint,
             self._list_hash,
             self._nodes[self._id],
+            raft.cluster_id,
             raft.configuration,
             raft.commit_index,
         )
@@ -456,7 +457,7 @@ def describe(engine: Engine, opened: Opened, refusals: Mapping[NodeId, str], now
                 refused=refusals.get(member.id),
             )
         )
-    cluster_id = raft.configuration.cluster_id
+    cluster_id = raft.cluster_id
     return NodeStatus(
         id=raft.id,
         role=raft.role_name,

@@ -106,6 +106,11 @@ class Raft:
     def configuration(self) -> Configuration:
         return self._state.configuration
 
+    @property
+    def cluster_id(self) -> bytes | None:
+        """Who may be judged by: None until the entry that founds the cluster is known to be committed."""
+        return self._state.log.summary.cluster_id
+
     def deadline(self) -> int:
         """When the next Tick is wanted, nanoseconds; never in the past for long: a Tick always moves it."""
         match self._state.role:

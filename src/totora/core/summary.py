@@ -131,6 +131,11 @@ class LogSummary:
         """The one in force: the latest in the log, committed or not (section 6)."""
         return self.configurations[-1][1]
 
+    @property
+    def cluster_id(self) -> bytes | None:
+        """The founded cluster's, once it is settled: two leaders may each have minted one, and only one of them stays."""
+        return self.configurations[0][1].cluster_id
+
     def append(self, batch: Batch) -> None:
         undo = _Undo(batch.first_index, batch.kind, batch.session, self.last_user_index, self.last_user_term)
         self._undo.append(undo)

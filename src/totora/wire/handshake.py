@@ -108,7 +108,11 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True, tag=66):
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """What a node says of itself, and what it judges others by."""
+    """What a node says of itself, and what it judges others by.
+
+    cluster_id: known to be committed, for what a leader minted that was then deposed must shut nobody out.
+    configuration: the one in force, committed or not: a member's data directory counts as soon as it is in the log.
+    """
 
     node_id: NodeId
     store_id: bytes
@@ -116,6 +120,7 @@ class Local:
     fingerprint: bytes
     list_hash: bytes
     address: Address
+    cluster_id: bytes | None
     configuration: Configuration
     commit_index: LogIndex
 
@@ -125,7 +130,7 @@ class Local:
             VERSION_MIN,
             VERSION_MAX,
             role,
-            self.configuration.cluster_id,
+            self.cluster_id,
             self.list_hash,
             self.node_id,
             self.store_id,
@@ -138,7 +143,7 @@ class Local:
     def welcome(self, version: int) -> Welcome:
         return Welcome(
             version,
-            self.configuration.cluster_id,
+            self.cluster_id,
             self.node_id,
             self.store_id,
             self.incarnation,
@@ -169,7 +174,7 @@ def judge(hello: Hello, local: Local, certified: frozenset[str] | None) -> Welco
 
 
 def _judge_cluster(hello: Hello, local: Local) -> Refusal | None:
-    cluster_id = local.configuration.cluster_id
+    cluster_id = local.cluster_id
     if hello.to is not None and hello.to != local.node_id:
         return Refusal(
             "address", f"this is node {local.node_id}, not {hello.to}: correct the addresses in nodes"
@@ -228,7 +233,7 @@ def judge_welcome(
     welcome: Welcome, expected: NodeId, local: Local, certified: frozenset[str] | None
 ) -> Refusal | None:
     """Whether the dialler, `local`, accepts who answered."""
-    cluster_id = local.configuration.cluster_id
+    cluster_id = local.cluster_id
     if welcome.node_id != expected:
         return Refusal("address", f"node {welcome.node_id} answers at the address of node {expected}")
     if not VERSION_MIN <= welcome.version <= VERSION_MAX:
