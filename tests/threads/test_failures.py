@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from tests.processes.waiting import HANG_S, run
+from tests.processes.waiting import HANG_S, eventually, run
 from tests.threads.pairs import PATIENT, alone, channel_of, held_up, received, thread_of, values
 from totora import (
     Err,
@@ -49,10 +49,11 @@ def syncs(monkeypatch: pytest.MonkeyPatch) -> Syncs:
 
 @pytest.fixture
 def pair(tmp_path: Path, syncs: Syncs) -> Iterator[tuple[Requests[str], Responses[str]]]:
-    """A cluster of one that has appended an entry."""
+    """A cluster of one that has appended an entry, and syncs nothing else of its own accord."""
     with alone(tmp_path, settings=PATIENT) as (requests, responses):
         requests.send(append_request(["before"]))
         assert values(responses.recv(timeout=HANG_S)) == ["before"]
+        run(eventually("the next segment is in reserve", (tmp_path / "reserve").exists))
         yield requests, responses
 
 
