@@ -29,6 +29,7 @@ __all__ = [
     "Observer",
     "Ports",
     "Random",
+    "StateMachine",
     "Stream",
     "StreamHandler",
     "Timer",
@@ -36,6 +37,25 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+CommandT = TypeVar("CommandT", contravariant=True)
+QueryT = TypeVar("QueryT", contravariant=True)
+ResultT = TypeVar("ResultT", covariant=True)
+AnswerT = TypeVar("AnswerT", covariant=True)
+
+
+class StateMachine(Protocol[CommandT, ResultT, QueryT, AnswerT]):
+    """What a user replicates: every node applies the same commands in the same order (section 2).
+
+    Nothing but the state and the argument may decide what a call does: no clock, no chance, no order of a set.
+    """
+
+    def apply(self, command: CommandT, /) -> ResultT:
+        """Carry out a committed command; called once for each, in the order of the log."""
+        ...
+
+    def query(self, query: QueryT, /) -> AnswerT:
+        """Answer from the state; changes nothing."""
+        ...
 
 
 class StreamHandler(Protocol):
