@@ -37,23 +37,23 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-CommandT = TypeVar("CommandT", contravariant=True)
-QueryT = TypeVar("QueryT", contravariant=True)
-ResultT = TypeVar("ResultT", covariant=True)
-AnswerT = TypeVar("AnswerT", covariant=True)
+CommandT_contra = TypeVar("CommandT_contra", contravariant=True)
+QueryT_contra = TypeVar("QueryT_contra", contravariant=True)
+ResultT_co = TypeVar("ResultT_co", covariant=True)
+AnswerT_co = TypeVar("AnswerT_co", covariant=True)
 
 
-class StateMachine(Protocol[CommandT, ResultT, QueryT, AnswerT]):
+class StateMachine(Protocol[CommandT_contra, ResultT_co, QueryT_contra, AnswerT_co]):
     """What a user replicates: every node applies the same commands in the same order (section 2).
 
     Nothing but the state and the argument may decide what a call does: no clock, no chance, no order of a set.
     """
 
-    def apply(self, command: CommandT, /) -> ResultT:
+    def apply(self, command: CommandT_contra, /) -> ResultT_co:
         """Carry out a committed command; called once for each, in the order of the log."""
         ...
 
-    def query(self, query: QueryT, /) -> AnswerT:
+    def query(self, query: QueryT_contra, /) -> AnswerT_co:
         """Answer from the state; changes nothing."""
         ...
 

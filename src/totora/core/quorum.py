@@ -32,7 +32,8 @@ class Member(msgspec.Struct, frozen=True, array_like=True):
 class Configuration(msgspec.Struct, frozen=True, array_like=True):
     """The members of a cluster, agreed through the log (sections 4 and 6 of the thesis).
 
-    cluster_id: minted by the first leader, valid once that is committed; None only in the list with which a cluster is first started.
+    cluster_id: minted by the first leader, valid once that is committed; None only in the list with which a
+        cluster is first started.
     voters, voters_old: ids; `voters_old` is empty but during joint consensus.
     """
 
