@@ -60,7 +60,7 @@ class VirtualTimer:
 class VirtualLoop(asyncio.BaseEventLoop):
     """An event loop in virtual time. `run` it once; the first exception that a callback leaks ends the run.
 
-    limit_ns: the run fails with `Endless` once `now_ns` would pass it; None: no limit.
+    limit_ns: the run fails with `Endless` once `now_ns` would pass it; None: no limit. events: callbacks that ran.
     """
 
     # BaseEventLoop keeps what is ready in `_ready` and wakes up in `_run_once`: the same from 3.11 to 3.14.
@@ -70,6 +70,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def __init__(self, *, limit_ns: int | None = None) -> None:
         super().__init__()
         self.now_ns = 0
+        self.events = 0
         self.limit_ns = limit_ns
         self._heap: list[tuple[int, int, int, VirtualTimer]] = []
         self._order = 0
@@ -151,6 +152,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             timer = heapq.heappop(self._heap)[3]
             if not timer.cancelled:
                 self.call_soon(timer.fire)
+        self.events += len(self._ready)
         for _ in range(len(self._ready)):
             handle: asyncio.Handle = self._ready.popleft()
             if not handle.cancelled():
