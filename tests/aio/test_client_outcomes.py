@@ -25,7 +25,7 @@ from totora import (
     Overloaded,
     Unavailable,
 )
-from totora.aio import client_link
+from totora.aio import questions
 from totora.cli.demo_cluster import free_addresses
 from totora.core.messages import Propose
 from totora.wire import codec
@@ -292,7 +292,7 @@ def test_reads_that_wait_are_bounded() -> None:
 
     async def scenario() -> None:
         async with client_of(nodes) as client:
-            count = client_link.PENDING_QUESTIONS_MAX
+            count = questions.PENDING_QUESTIONS_MAX
             async with waiting_for([client.read_index(timeout_s=HANG_S) for _ in range(count)]):
                 with pytest.raises(Overloaded, match="1,024 reads") as raised:
                     await client.index_range(1, 1)

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, TypeVar
 
 from ..config import Settings
 from ..core.batch import Batch
@@ -21,7 +20,6 @@ from ..errors import (
     ConfigurationError,
     NodeStopped,
     OutcomeUnknown,
-    Overloaded,
     ProtocolError,
     RaftError,
     RangeTooLarge,
@@ -42,14 +40,11 @@ from ..wire.client import (
 )
 from ..wire.handshake import Refusal, Welcome
 from .client_stream import ClientEnd, Greeting, probe, spell
+from .questions import Answered, Question, Questions
 
-__all__ = ["PENDING_QUESTIONS_MAX", "ClientLink"]
+__all__ = ["ClientLink"]
 
 R = TypeVar("R")
-
-PENDING_QUESTIONS_MAX: Final = 1_024
-QUESTIONS_IN_FLIGHT_MAX: Final = 6
-"""Each may be answered by a whole page, and a node drops a receiver that is 64 MiB behind."""
 
 ATTEMPT_NS: Final = 1_000_000_000
 """A node that does not welcome, confirm a read or answer at all within this is left for the next one."""
@@ -69,19 +64,6 @@ FAR_NS: Final = 1 << 63
 FINAL: Final = frozenset(("version", "cluster", "entry_type", "certificate"))
 """Refusals that trying again does not change."""
 
-Question: TypeAlias = Callable[[int, int], ReadRange | RequestReadIndex]
-"""Makes the message of a request_id and the nanoseconds that are left."""
-
-Answered: TypeAlias = Callable[[RangeRead | RaftError], None]
-
-
-@dataclass(slots=True)
-class _Asked:
-    make: Question
-    deadline_ns: int
-    resolve: Answered
-    handed: bool = False
-
 
 class ClientLink:
     """Keeps one stream to any of `addresses`, and what was asked until it has an outcome."""
@@ -96,8 +78,7 @@ class ClientLink:
         self._settings = settings
         self._request_id = ports.random.getrandbits(48)
         self._proposals = Proposals(ports.random, self._next_request_id, settings.batch_limit_bytes)
-        self._questions: dict[int, _Asked] = {}
-        self._in_flight = 0
+        self._questions = Questions(self._next_request_id, ATTEMPT_NS)
         self._commit_index: LogIndex = 0
         self._page_entries = PAGE_ENTRIES
         self._cluster_id: bytes | None = None
@@ -154,10 +135,7 @@ class ClientLink:
 
     def _give_outcomes(self, why: str) -> None:
         self._proposals.expire(FAR_NS, lambda: why)
-        questions, self._questions = self._questions, {}
-        self._in_flight = 0
-        for asked in questions.values():
-            asked.resolve(Unavailable(why))
+        self._questions.expire(FAR_NS, lambda: why)
 
     # -- requests
 
@@ -216,10 +194,8 @@ class ClientLink:
     def _ask(self, question: Question, timeout_s: float | None, resolve: Answered) -> None:
         """Ask what has no effect; `resolve` is called once, later. Raises as `submit` does."""
         self._check()
-        if len(self._questions) >= PENDING_QUESTIONS_MAX:
-            raise Overloaded(PENDING_QUESTIONS_MAX, "reads")
         idle = not self._outstanding
-        self._questions[self._next_request_id()] = _Asked(
+        self._questions.add(
             question, self._deadline_ns(timeout_s), lambda outcome: resolve(self._told(outcome))
         )
         self._flush_soon(idle)
@@ -286,9 +262,7 @@ class ClientLink:
         self._said, self._leaderless_since_ns, self._ping = None, None, None
         self._waiting_since_ns = self._clock.now_ns()
         self._proposals.leader_changed()
-        self._in_flight = 0
-        for asked in self._questions.values():
-            asked.handed = False
+        self._questions.ask_again()
         self._flush()
 
     def _ended(self, end: ClientEnd, why: str | Refusal) -> None:
@@ -342,7 +316,8 @@ class ClientLink:
         if end is not None and end.welcome is not None and not end.closed:
             now = self._clock.now_ns()
             self._hand_proposals(end, now)
-            self._hand_questions(end, now)
+            for question in self._questions.outgoing(now):
+                end.write(codec.encode(question))
             end.flush()
         self._arm()
 
@@ -360,18 +335,6 @@ class ClientLink:
             )
             end.write(codec.encode(call))
 
-    def _hand_questions(self, end: ClientEnd, now: int) -> None:
-        if self._in_flight >= QUESTIONS_IN_FLIGHT_MAX or self._in_flight == len(self._questions):
-            return
-        for request_id, asked in self._questions.items():
-            if not asked.handed:
-                asked.handed = True
-                self._in_flight += 1
-                remaining_ns = min(max(1, asked.deadline_ns - now), ATTEMPT_NS)
-                end.write(codec.encode(asked.make(request_id, remaining_ns)))
-                if self._in_flight >= QUESTIONS_IN_FLIGHT_MAX:
-                    return
-
     # -- being answered
 
     def _delivered(self, end: ClientEnd, message: codec.WireMessage) -> None:
@@ -386,7 +349,7 @@ class ClientLink:
             case ProposeRejected():
                 self._rejected(end, message)
             case RangeRead():
-                self._question_answered(message.request_id, message)
+                self._questions.answered(message.request_id, message)
             case RequestFailed():
                 self._question_failed(end, message)
             case StatusReport():
@@ -405,16 +368,10 @@ class ClientLink:
         if self._leaderless_since_ns is not None and now - self._leaderless_since_ns > LEADERLESS_NS:
             end.give_up(f"knows no leader{f': {self._said}' if self._said else ''}")
 
-    def _question_answered(self, request_id: int, outcome: RangeRead | RaftError) -> None:
-        asked = self._questions.pop(request_id, None)
-        if asked is not None:
-            self._in_flight -= 1
-            asked.resolve(outcome)
-
     def _question_failed(self, end: ClientEnd, message: RequestFailed) -> None:
         error = error_of(message)
         if not isinstance(error, Unavailable | OutcomeUnknown):
-            self._question_answered(message.request_id, error)
+            self._questions.answered(message.request_id, error)
             return
         # It is this node that cannot: another one may.
         self._said = message.text
@@ -436,9 +393,8 @@ class ClientLink:
             self._timer = self._clock.call_at(when, self._tick)
 
     def _due_ns(self) -> int | None:
-        wanted = [asked.deadline_ns for asked in self._questions.values()]
-        if (proposals := self._proposals.deadline()) is not None:
-            wanted.append(proposals)
+        deadlines = self._proposals.deadline(), self._questions.deadline()
+        wanted = [when_ns for when_ns in deadlines if when_ns is not None]
         if self._outstanding and self._end is not None and self._end.welcome is not None:
             wanted.append(self._silent_from_ns(self._end) + ATTEMPT_NS)
         return min(wanted, default=None)
@@ -455,11 +411,7 @@ class ClientLink:
             return
         now = self._clock.now_ns()
         self._proposals.expire(now, self._why_waiting)
-        for request_id, asked in list(self._questions.items()):
-            if asked.deadline_ns <= now:
-                del self._questions[request_id]
-                self._in_flight -= asked.handed
-                asked.resolve(Unavailable(self._why_waiting()))
+        self._questions.expire(now, self._why_waiting)
         end = self._end
         if end is not None and end.welcome is not None and self._outstanding:
             self._check_silence(end, now)
