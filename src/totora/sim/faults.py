@@ -445,6 +445,8 @@ def _wipe(injector: Injector, chance: random.Random) -> Callable[[], object] | N
     host = injector.any_host(chance)
     if len(injector.lost) + 1 > (size - 1) // 2 or chance.random() < 0.7:
         return None
+    if not (host.up or host.gate.fallen):
+        return None  # It is about to stop.
     if host.up:
         host.lose_power("lost")
     host.wipe()
