@@ -147,7 +147,7 @@ def test_a_wrong_answer_is_shown_and_logged_once(
 
     async def scenario() -> None:
         async with with_an_impostor(says(answer)) as started:
-            # A cluster's id is known, and so compared, only once it has a first entry.
+            # A cluster's id is known, and so compared, only once its first entry is committed.
             await started[1].propose("one")
             for id, node in started.items():
                 await eventually("it says why", partial(shows, node, why.format(id=id)))

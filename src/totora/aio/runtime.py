@@ -70,6 +70,7 @@ class Runtime:
         self._reader: LogReader
         self._address: Address | None = None
         self._refusals: dict[NodeId, str] = {}
+        self._founded = False
         self._list_hash = hash_of_list(nodes)
         self._timer: Timer | None = None
         self._timer_ns = 0
@@ -373,6 +374,10 @@ class Runtime:
 
     def committed(self, commit_index: LogIndex) -> None:
         """Nothing is applied here: a log without a state machine is its own state."""
+        if not self._founded and self._engine.raft.cluster_id is not None:
+            # Links that are older than the cluster's id were judged without it.
+            self._founded = True
+            self._clock.call_soon(self._recheck)
 
     def became(self, role: RoleName, term: Term, leader_id: NodeId | None) -> None:
         self._log("info", f"became_{role.replace('-', '_')}", term=term, leader=leader_id)
