@@ -318,7 +318,7 @@ def test_5_3_failure_lowers_the_next_index_and_tries_again() -> None:
     c.heal()
     c.advance(100, deliver=False)
     c.drop(lambda e: e.to != 3)
-    (probe,) = [e for e in c.messages if isinstance(e.message, AppendEntries) and e.message.batches]
+    (probe,) = [e for e in c.messages if isinstance(e.message, AppendEntries) and e.message.prev_log_index]
     c.drop()
     effects = c.receive(3, 1, probe.message)  # type: ignore[arg-type]
     assert sent(effects) == [(1, AppendRejected(term, 1, 3, 1, 1, probe.message.round))]  # type: ignore[union-attr]

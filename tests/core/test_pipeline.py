@@ -336,4 +336,19 @@ def test_a_heartbeat_to_a_follower_below_the_start_of_the_log_names_that_start()
     c.drop()
     c.tick(1)
     beats = [e.message for e in c.under_way(AppendEntries) if not e.message.batches]  # type: ignore[union-attr]
-    assert [(m.prev_log_index, m.prev_log_term) for m in beats] == [(2, 1)] * 2  # type: ignore[union-attr]
+    places = [(m.prev_log_index, m.prev_log_term) for m in beats]  # type: ignore[union-attr]
+    assert places.count((2, 1)) == 2
+    assert set(places) == {(2, 1), (3, 1)}, (
+        "and the question whether the new leader's entry fits is asked again"
+    )
+
+
+def test_entries_that_are_slow_to_arrive_are_not_sent_again() -> None:
+    """A stream loses nothing: what is asked again at each heartbeat, while a large message crawls, is small."""
+    c = Cluster(logs={1: [1, 1, 4], 2: [1, 1, 4], 3: [1]})
+    c.elect(1, quietly=True)
+    for _ in range(20):
+        c.tick(1)
+    calls = [e.message for e in c.under_way(AppendEntries) if e.to == 3]
+    assert sum(bool(m.batches) for m in calls) == 1  # type: ignore[union-attr]
+    assert len(calls) > 20

@@ -6,25 +6,34 @@ batch never delays it.
 
 from __future__ import annotations
 
-from ..types import NodeId
+from ..types import LogIndex, NodeId
 from .messages import AppendEntries
 from .roles import Leader
 from .state import State
 
-__all__ = ["broadcast_heartbeat", "send_heartbeat"]
+__all__ = ["broadcast_heartbeat", "send_heartbeat", "send_probe"]
 
 
 def send_heartbeat(state: State, leader: Leader, peer: NodeId) -> None:
     """Tell one follower that this server leads, and how much is committed (section 5.2)."""
-    match_index = leader.progress[peer].match_index
-    prev_log_term = state.log.term_at(match_index)
+    _send_empty(state, leader, peer, leader.progress[peer].match_index)
+
+
+def send_probe(state: State, leader: Leader, peer: NodeId, prev_log_index: LogIndex) -> None:
+    """Ask once more whether a follower's log matches there: the first question, with its entries, may be lost or slow."""
+    if prev_log_index > state.log.base_index:
+        _send_empty(state, leader, peer, prev_log_index)
+
+
+def _send_empty(state: State, leader: Leader, peer: NodeId, prev_log_index: LogIndex) -> None:
+    prev_log_term = state.log.term_at(prev_log_index)
     if prev_log_term is None:
-        # The follower's last known entry is compacted here; what is before the log's base is committed, so it matches.
-        match_index, prev_log_term = state.log.base_index, state.log.base_term
+        # The entry is compacted here; what is before the log's base is committed, so it matches.
+        prev_log_index, prev_log_term = state.log.base_index, state.log.base_term
     state.send(
         peer,
         AppendEntries(
-            state.current_term, state.id, match_index, prev_log_term, state.commit_index, leader.round
+            state.current_term, state.id, prev_log_index, prev_log_term, state.commit_index, leader.round
         ),
     )
 

@@ -12,7 +12,7 @@ from ..types import LogIndex, NodeId
 from .batch import Batch, Kind, join_payloads
 from .effects import ReadEntries
 from .events import EntriesRead
-from .heartbeat import broadcast_heartbeat
+from .heartbeat import broadcast_heartbeat, send_probe
 from .messages import AppendAccepted, AppendEntries, AppendRejected
 from .progress import APPEND_BYTES_MAX, Progress
 from .quorum import Configuration, committed_index, has_quorum
@@ -75,13 +75,17 @@ def append(state: State, leader: Leader, batch: Batch) -> None:
 
 
 def heartbeat(state: State, leader: Leader) -> None:
-    """The heartbeat interval is over (section 5.2); over a transport that loses, send again what was not answered."""
+    """The heartbeat interval is over (section 5.2); ask again what was not answered, but never send entries again for it.
+
+    Over a transport that loses, entries that were not answered for longer than that are sent again.
+    """
     leader.heartbeat_ns = state.now + state.settings.heartbeat_ns
     broadcast_heartbeat(state, leader)
     patience_ns = state.settings.retransmit_ns
     for peer, progress in leader.progress.items():
-        if progress.probing:
-            progress.probe_sent = False
+        if progress.probing and progress.probe_sent:
+            if progress.next_index - 1 > progress.match_index and peer in state.linked:
+                send_probe(state, leader, peer, progress.next_index - 1)
         elif patience_ns and progress.under_way and state.now - progress.progress_ns > patience_ns:
             progress.probe(progress.match_index + 1)
         _send_entries(state, leader, peer, progress)

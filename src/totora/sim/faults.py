@@ -7,6 +7,7 @@ schedule to what is needed.
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -15,7 +16,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from ..errors import RaftError
+from ..errors import RaftError, StorageError
 from ..types import NodeId
 from .worker import WORK_NS
 from .world import Host, World
@@ -454,6 +455,7 @@ def _wipe(injector: Injector, chance: random.Random) -> Callable[[], object] | N
 
     async def back() -> None:
         if not host.up:
-            await host.start()
+            with contextlib.suppress(StorageError):  # Another fault may have its disk.
+                await host.start()
 
     return lambda: injector.world.task(back())

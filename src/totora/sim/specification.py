@@ -28,22 +28,61 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias, assert_never
+from typing import Any, Final, NamedTuple, TypeAlias, assert_never
 
 from .trace import BatchRef, Crashed, Header, Record, Started, Step, Wrote, key_of
 
-__all__ = ["Specification", "Violation"]
+__all__ = ["RULES", "ServerState", "Specification", "Violation"]
 
 Message: TypeAlias = dict[str, Any]
 
 
+RULES: Final = {
+    "Restart": "a node starts with what was durable, or with the first of the writes that were under way; it does nothing before",
+    "Network": "what is received was sent to this node",
+    "Durability": "what a message promises is durable before it is received, what is committed is durable on a majority",
+    "Terms": "a term never falls",
+    "UpdateTerm": "a node enters the next term as a candidate with its own vote, or the term of a message that it received",
+    "Election Safety": "a node gives one vote in a term, and a term has one leader",
+    "HandleRequestVoteRequest": "the vote of a term, if it is still free, goes to whoever asks for it in this term "
+    "with a log that is at least as up to date",
+    "Timeout": "a node becomes a candidate by entering the next term with its own vote",
+    "BecomeLeader": "a candidate leads with the votes of a majority; its own counts once it is durable",
+    "Leader Completeness": "a leader holds all that is committed",
+    "Leader Append-Only": "a leader removes nothing from its log",
+    "HandleAppendEntriesRequest": "a follower appends what an AppendEntries of this step brings, behind what it has; it removes "
+    "what conflicts with that and is not committed; it commits what its leader has committed and this call verified",
+    "ClientRequest": "a leader appends entries of its own term",
+    "Persist": "what a node asks to be written is the state that it is in",
+    "Log Matching": "two logs that hold a batch of one term at one index are the same up to there",
+    "AdvanceCommitIndex": "a leader commits what a majority has acknowledged, itself included once it is durable, up to an entry "
+    "of its own term; a commit index never falls",
+    "State Machine Safety": "what is committed at an index is the same everywhere",
+    "ReadIndex": "each question is answered once, with no less than what anyone had committed when it was asked",
+    "RequestVote": "a candidate asks in its own name, with the last index and term of its log, in its own term",
+    "RequestPreVote": "a node asks in its own name, with the last index and term of its log",
+    "VoteAccepted": "a node tells of its vote whom it gave it to, in its own term",
+    "AppendEntries": "a leader sends a whole piece of its log and what stands before it, in its own term, with no more than "
+    "its own commit index",
+    "AppendAccepted": "a node acknowledges what the AppendEntries of this step verified, in its own term",
+}
+"""What is allowed, by the name of the action or of the property."""
+
+ANY_MESSAGE: Final = "a node speaks of its own term"
+
+
 class Violation(AssertionError):
-    """A node did what the specification does not allow; `rule` names what was broken."""
+    """A node did what the specification does not allow.
+
+    rule: what was broken, of RULES or a kind of message. allowed: what would have been right.
+    """
 
     def __init__(self, rule: str, node: int, why: str) -> None:
         super().__init__(f"{rule}: node {node} {why}")
         self.rule = rule
         self.node = node
+        self.why = why
+        self.allowed = RULES.get(rule, ANY_MESSAGE)
 
 
 # -- logs
@@ -141,6 +180,17 @@ class _Server:
     up: bool = True
 
 
+class ServerState(NamedTuple):
+    """One server at one moment."""
+
+    role: str
+    term: int
+    voted_for: int | None
+    last_index: int
+    last_term: int
+    commit_index: int
+
+
 class Specification:
     """The state of all servers, moved forward by what they say they did. Raises Violation.
 
@@ -174,6 +224,20 @@ class Specification:
                 pass
             case _:
                 assert_never(record)
+
+    def state_of(self, node: int) -> ServerState | None:
+        """What the specification believes a server to be; None: it was never started."""
+        server = self._servers.get(node)
+        if server is None:
+            return None
+        return ServerState(
+            server.state if server.up else "down",
+            server.current_term,
+            server.voted_for,
+            server.log.last_index,
+            server.log.term,
+            server.commit_index,
+        )
 
     # -- Restart
 
@@ -261,13 +325,12 @@ class Specification:
         """Writes up to this token are durable."""
         while server.writes and server.writes[0][0] <= (record.token or 0):
             _, stages = server.writes.popleft()
-            server.stable = stages[-1]
-        waiting = []
-        for promise in server.promises:
-            promise.kept = promise.holds(server.stable)
-            if not promise.kept:
-                waiting.append(promise)
-        server.promises = waiting
+            for stage in stages:
+                # One sync may settle an entry's acknowledgement and the end of that entry: to others it is as if they had
+                # happened one after the other, and the acknowledgement had been long on its way.
+                server.stable = stage
+                _keep(server)
+        _keep(server)
 
     def _terms_and_votes(self, node: int, server: _Server, record: Step) -> None:
         """Timeout, UpdateTerm, HandleRequestVoteRequest."""
@@ -552,6 +615,13 @@ class Specification:
 
 _ASKING_ONLY: Final = ("RequestPreVote", "PreVoteAccepted")
 """Messages whose term is one that was only asked about."""
+
+
+def _keep(server: _Server) -> None:
+    """What is on stable storage now keeps some promises."""
+    for promise in server.promises:
+        promise.kept = promise.holds(server.stable)
+    server.promises = [promise for promise in server.promises if not promise.kept]
 
 
 def _stands(record: Step) -> bool:
