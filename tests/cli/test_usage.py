@@ -183,7 +183,7 @@ def test_every_option_says_what_it_does() -> None:
 
 def test_help_names_the_commands_and_the_exit_codes() -> None:
     helped = invoke("--help").stdout
-    assert re.findall(r"^  (\w+)  +\S", helped.partition("Commands:")[2], re.MULTILINE) == sorted(
+    assert re.findall(r"^  ([\w-]+)  +\S", helped.partition("Commands:")[2], re.MULTILINE) == sorted(
         group.commands
     )
     assert "Exit code: 0" in helped

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import click
 
@@ -12,6 +13,7 @@ from ..types import Address, NodeId
 from .ending import Commands
 from .options import (
     Security,
+    Seeds,
     bind_option,
     json_option,
     nodes_option,
@@ -38,6 +40,7 @@ totora node --id 1 --data data/1     one node; likewise 2 and 3
 totora append FILE                   send lines to them
 totora log                           read them
 totora status                        see how the nodes are
+totora simulate                      look for what could ever go wrong
 """
 
 
@@ -188,3 +191,130 @@ def demo(file: Path | None, entries: int, as_json: bool) -> None:
     from .demo import run_demo
 
     run_demo(file, entries=entries, as_json=as_json)
+
+
+@totora.command(short_help="Play clusters under faults, and check all they do.")
+@click.option(
+    "--seeds",
+    type=Seeds(),
+    metavar="A:B",
+    default="0:1000",
+    show_default=True,
+    help="From A up to, not including, B; A: has no end, a number is one seed. With --hours: from 0 on.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(1, 86_400),
+    metavar="S",
+    default=60.0,
+    show_default=True,
+    help="A run's length, simulated; peace and checks follow.",
+)
+@click.option(
+    "--hours",
+    type=click.FloatRange(0, min_open=True),
+    metavar="H",
+    help="End after so many simulated ones, the ledger's included.",
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(1, 1_024),
+    metavar="N",
+    default=lambda: os.cpu_count() or 1,
+    show_default="one per processor",
+    help="Processes.",
+)
+@click.option(
+    "--faults",
+    metavar="KINDS",
+    default="all",
+    show_default=True,
+    help="What may go wrong: all, none, or kinds between commas.",
+)
+@click.option("--list-faults", is_flag=True, help="Say what each kind of fault does.")
+@click.option(
+    "--workload",
+    type=click.Choice(["log", "kv", "all"]),
+    show_default="all; log with --replay",
+    help="What clients do. all: each seed once with each.",
+)
+@click.option("--size", type=click.IntRange(1, 9), metavar="N", help="Nodes; without it the seed says.")
+@click.option(
+    "--transport", type=click.Choice(["tcp", "udp"]), help="Between nodes; without it the seed says."
+)
+@click.option(
+    "--rate",
+    type=click.FloatRange(0.01, 1_000),
+    metavar="R",
+    default=5.0,
+    show_default=True,
+    help="Operations a second.",
+)
+@click.option(
+    "--ledger",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Note what was played, and play only what it lacks.",
+)
+@click.option(
+    "--shrink/--no-shrink",
+    default=True,
+    show_default=True,
+    help="Cut what breaks a property to the least that does.",
+)
+@click.option(
+    "--cases",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    metavar="DIRECTORY",
+    default=".",
+    show_default=True,
+    help="Where files of shrunk runs go.",
+)
+@click.option(
+    "--replay",
+    "replayed",
+    metavar="SEED|FILE",
+    help="Play this one run instead, from its seed or a shrunk run's file.",
+)
+@click.option(
+    "--trace",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="With --replay: write all that nodes do.",
+)
+@click.option(
+    "--history",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="With --replay: write what clients of kv saw.",
+)
+@json_option
+@click.pass_context
+def simulate(context: click.Context, /, as_json: bool, **options: Any) -> None:
+    """Play clusters of the very node that production runs, in simulated time, with clients and faults, one run for each seed.
+
+    Every step is checked against Raft's specification, every answer against the log, and in the end all nodes must
+    serve and agree. A seed always gives the same run. Fails if a property breaks, and says how to see it again.
+
+    --json: objects with event: violation, failed, shrunk, not_shrunk; summary is the last. With --replay: replayed.
+    """
+    from .simulate_options import carry_out
+
+    carry_out(context, as_json=as_json, **options)
+
+
+@totora.command(short_help="Check a trace against Raft's specification.")
+@click.argument("file", type=click.Path(), default="-")
+@json_option
+def check_trace(file: str, as_json: bool) -> None:
+    """Check the trace in FILE, or in the standard input, against the executable specification of Raft.
+
+    The trace may be of any implementation; the guide has its format. Fails at the first step that is not allowed, and
+    says what the node did and what is allowed.
+
+    --json: one object with ok, steps, starts, voters, highest_term and committed_index, or error; if it is refused also
+    line, rule, node, why, allowed, before and record.
+    """
+    from .check_trace import check_file
+
+    check_file(file, as_json=as_json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Security",
+    "Seeds",
     "bind_option",
     "json_option",
     "nodes_option",
@@ -45,6 +47,24 @@ class _Seconds(click.ParamType[float]):
         if not 0.001 <= seconds <= SECONDS_MAX:
             self.fail(f"{value} is not between 0.001 and {SECONDS_MAX:,.0f} seconds.", param, ctx)
         return seconds
+
+
+class Seeds(click.ParamType[range]):
+    """`A:B`, `A:` and `A`: a range, which may be endless (it ends at sys.maxsize then)."""
+
+    name = "seeds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> range:
+        if isinstance(value, range):
+            return value
+        first, colon, last = str(value).partition(":")
+        if not _is_number(first) or (last and not _is_number(last)):
+            self.fail(f"{value!r} is not A:B, A: or a number.", param, ctx)
+        begin = int(first)
+        end = (int(last) if last else sys.maxsize) if colon else begin + 1
+        if begin >= end or end > sys.maxsize:
+            self.fail(f"{value!r} holds no seed.", param, ctx)
+        return range(begin, end)
 
 
 def timeout_option(default_s: float, meaning: str) -> Callable[[F], F]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Literal
 
@@ -16,7 +17,7 @@ from .specification import Specification
 from .trace import Header, Record
 from .world import SEGMENT_BYTES, World
 
-__all__ = ["Plan", "Report", "Simulation", "simulate"]
+__all__ = ["Plan", "Report", "Simulation", "broken_property", "scheduled", "simulate"]
 
 CONVERGES_S: Final = 60.0
 """After the last fault a cluster has a leader, the same log everywhere, and serves, within so much virtual time."""
@@ -51,6 +52,42 @@ class Report(msgspec.Struct, kw_only=True):
     at_s: float | None = None
     last: list[Any] = []
 
+    @property
+    def broken(self) -> str | None:
+        """The property that broke, without what differs from run to run: two runs that break it are of one kind."""
+        return None if self.violation is None else broken_property(self.violation)
+
+
+def broken_property(violation: str) -> str:
+    """The rule of a specification's violation, else the assertion without its numbers and what follows a colon."""
+    kind, _, words = violation.partition(": ")
+    clause = re.split(r": |\n", words)[0]
+    if kind == "Violation":
+        return clause
+    clause = re.sub(r"'[^']*'|\"[^\"]*\"", "'..'", clause)
+    clause = re.sub(r"\d+(?:[.,]\d+)*", "N", clause).strip()
+    return clause if kind == "AssertionError" and clause else f"{kind}: {clause}" if clause else kind
+
+
+class _Drawn:
+    """What the seed says of a run, whatever else its plan says: the schedule does not depend on size or transport."""
+
+    def __init__(self, plan: Plan) -> None:
+        chance = random.Random(plan.seed)
+        sizes = (1, 2, 3, 3, 3, 3, 4, 5, 5)
+        timeouts = ((0.1, 1.0, 2.0), (0.1, 1.0, 2.0), (0.05, 0.3, 0.6), (0.02, 0.15, 0.3))
+        self.size = sizes[int(chance.random() * len(sizes))]
+        self.transport: Literal["tcp", "udp"] = "udp" if chance.random() < 0.2 else "tcp"
+        self.timeouts = timeouts[int(chance.random() * len(timeouts))]
+        self.world = chance.getrandbits(48)
+        self.drifts_ppm = [int((chance.random() - 0.5) * 400) for _ in range(self.size)]
+        self.faults = schedule(chance, plan.faults, plan.seconds)
+
+
+def scheduled(plan: Plan) -> list[Fault]:
+    """The faults of a run, without playing it."""
+    return _Drawn(plan).faults
+
 
 class Simulation:
     """A run that can be looked at while it is put together. `record` gets every record of the trace."""
@@ -62,26 +99,25 @@ class Simulation:
         faults: Sequence[Fault] | None = None,
         record: Callable[[Record], None] | None = None,
     ) -> None:
-        chance = random.Random(plan.seed)
-        sizes = (1, 2, 3, 3, 3, 3, 4, 5, 5)
-        size = plan.size or sizes[int(chance.random() * len(sizes))]
-        transport = plan.transport or ("udp" if chance.random() < 0.2 else "tcp")
-        timeouts = ((0.1, 1.0, 2.0), (0.1, 1.0, 2.0), (0.05, 0.3, 0.6), (0.02, 0.15, 0.3))
-        heartbeat_s, election_min_s, election_max_s = timeouts[int(chance.random() * len(timeouts))]
+        drawn = _Drawn(plan)
+        heartbeat_s, election_min_s, election_max_s = drawn.timeouts
         settings = Settings(
             heartbeat_s=heartbeat_s,
             election_min_s=election_min_s,
             election_max_s=election_max_s,
-            transport=transport,
+            transport=plan.transport or drawn.transport,
             segment_bytes=SEGMENT_BYTES,
         )
         self.plan = plan
         self.world = World(
-            chance.getrandbits(48), size=size, settings=settings, limit_s=plan.seconds + 10 * CONVERGES_S
+            drawn.world,
+            size=plan.size or drawn.size,
+            settings=settings,
+            limit_s=plan.seconds + 10 * CONVERGES_S,
         )
         for host in self.world.hosts.values():
-            host.drift_ppm = int((chance.random() - 0.5) * 400)
-        self.faults = list(schedule(chance, plan.faults, plan.seconds) if faults is None else faults)
+            host.drift_ppm = drawn.drifts_ppm[(host.id - 1) % drawn.size]
+        self.faults = drawn.faults if faults is None else list(faults)
         self.specification = Specification(self.world.nodes)
         self.injector = Injector(self.world)
         self.workload = LogWorkload(self.world, rate_per_s=plan.rate_per_s)

@@ -8,13 +8,14 @@
     {"type": "crashed", "t_ns": 31, "node": 1, "how": "power"}
 
 A step is one event that the core handled: its state afterwards, what it asked to write and to send. Messages are whole, but that
-batches are named (place, term, kind, checksum) instead of repeated. Times are nanoseconds of the world.
+batches are named (place, term, kind, checksum) instead of repeated. Times are nanoseconds of the world. docs/guide/traces.md
+tells all of it, for those who write traces of other implementations.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -29,6 +30,7 @@ __all__ = [
     "dump_record",
     "key_of",
     "load_trace",
+    "numbered_trace",
 ]
 
 VERSION: Final = 1
@@ -115,6 +117,11 @@ Record: TypeAlias = Header | Started | Step | Crashed
 _ENCODER: Final = msgspec.json.Encoder()
 _DECODER: Final = msgspec.json.Decoder(Record)
 
+EVENTS: Final = frozenset(
+    ("tick", "received", "persisted", "proposed", "read_requested", "entries_read", "link_up", "link_lost")
+)
+ROLES: Final = frozenset(("follower", "pre-candidate", "candidate", "leader"))
+
 
 def key_of(message: dict[str, Any]) -> bytes:
     """The same for the same message, in memory or from a file."""
@@ -128,26 +135,159 @@ def dump_record(record: Record) -> bytes:
 
 def load_trace(lines: Iterable[bytes | str]) -> Iterator[Record]:
     """Decode a trace. Raises ValueError, which names the line."""
+    for _, record in numbered_trace(lines):
+        yield record
+
+
+def numbered_trace(lines: Iterable[bytes | str]) -> Iterator[tuple[int, Record]]:
+    """Decode a trace, with the number of each record's line. Raises ValueError, which names the line."""
+    header: Header | None = None
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             record = _DECODER.decode(line)
+            if header is None:
+                header = _checked_header(record)
+            else:
+                _check(record, header)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise ValueError(f"line {number}: {error}") from error
-        if number == 1 and not isinstance(record, Header):
-            raise ValueError("line 1: a trace begins with its header")
-        if isinstance(record, Header) and record.version > VERSION:
-            raise ValueError(
-                f"line {number}: version {record.version} of the format, this totora knows {VERSION}"
-            )
-        if isinstance(record, Step):
-            _restore(record)
-        yield record
+        yield number, record
+    if header is None:
+        raise ValueError("line 1: a trace begins with its header, and this one is empty")
 
 
-def _restore(record: Step) -> None:
-    """Batches in messages come as plain lists from a file."""
-    for message in (record.message, *(message for _, message in record.sent)):
-        if message is not None and "batches" in message:
-            message["batches"] = [BatchRef(*fields) for fields in message["batches"]]
+def _checked_header(record: Record) -> Header:
+    if not isinstance(record, Header):
+        raise ValueError("a trace begins with its header")
+    if not 1 <= record.version <= VERSION:
+        raise ValueError(f"version {record.version} of the format, this totora knows {VERSION}")
+    if not record.voters or len(set(record.voters)) < len(record.voters):
+        raise ValueError(f"voters are at least one, each named once: {record.voters}")
+    return record
+
+
+def _check(record: Record, header: Header) -> None:
+    """What the specification takes for granted. Messages get their batches and the order of their fields."""
+    if isinstance(record, Header):
+        raise ValueError("a second header")
+    if record.node not in header.voters:
+        raise ValueError(f"node {record.node} is none of the voters {header.voters}")
+    if isinstance(record, Started):
+        _check_numbers(record.term, record.commit_index)
+        _check_batches(record.log)
+        if record.log and record.log[0].first_index != 1:
+            raise ValueError(f"a log begins at 1, not at {record.log[0].first_index}")
+    elif isinstance(record, Step):
+        _check_step(record)
+
+
+def _check_step(record: Step) -> None:
+    _check_numbers(record.term, record.commit_index, record.last_index, record.last_term)
+    if record.event not in EVENTS:
+        raise ValueError(f"no such event: {record.event!r}; there are {', '.join(sorted(EVENTS))}")
+    if record.role not in ROLES:
+        raise ValueError(f"no such role: {record.role!r}; there are {', '.join(sorted(ROLES))}")
+    if record.event == "received":
+        if record.sender is None or record.message is None:
+            raise ValueError("received needs a sender and a message")
+        record.message = _message(record.message)
+    elif record.message is not None:
+        raise ValueError(f"a message belongs to received, not to {record.event}")
+    if record.event == "persisted" and record.token is None:
+        raise ValueError("persisted needs a token")
+    if record.event == "read_requested" and record.key is None:
+        raise ValueError("read_requested needs a key")
+    if record.wrote is not None:
+        _check_numbers(record.wrote.truncate_after or 0)
+        _check_batches(record.wrote.batches)
+    if record.sent:
+        record.sent = [(to, _message(message)) for to, message in record.sent]
+
+
+def _check_numbers(*numbers: int) -> None:
+    if min(numbers) < 0:
+        raise ValueError(f"terms and indexes are not negative: {min(numbers)}")
+
+
+def _check_batches(batches: Iterable[BatchRef]) -> None:
+    """Each holds something, and each begins where the one before it ends."""
+    end: int | None = None
+    for batch in batches:
+        if not 1 <= batch.first_index <= batch.last_index or batch.term < 0:
+            raise ValueError(f"no batch is so: {batch}")
+        if end is not None and batch.first_index != end + 1:
+            raise ValueError(f"after {end} comes {end + 1}, not {batch}")
+        end = batch.last_index
+
+
+# -- messages: what the specification reads of them; whatever else they hold is kept
+
+_Natural: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
+_Leader: TypeAlias = int | msgspec.UnsetType | None
+_Round: TypeAlias = int | msgspec.UnsetType
+
+
+class _Any(msgspec.Struct, kw_only=True):
+    term: _Natural
+    current_leader: _Leader = msgspec.UNSET
+    batches: list[BatchRef] | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Asks(msgspec.Struct, kw_only=True):
+    term: _Natural
+    candidate_id: int
+    last_log_index: _Natural
+    last_log_term: _Natural
+
+
+class _AppendEntries(msgspec.Struct, kw_only=True):
+    term: _Natural
+    leader_id: _Leader = msgspec.UNSET
+    prev_log_index: _Natural
+    prev_log_term: _Natural
+    leader_commit: _Natural
+    round: _Round = msgspec.UNSET
+    batches: list[BatchRef]
+
+
+class _AppendAccepted(msgspec.Struct, kw_only=True):
+    term: _Natural
+    current_leader: _Leader = msgspec.UNSET
+    match_index: _Natural
+    round: _Round = msgspec.UNSET
+
+
+class _AppendRejected(msgspec.Struct, kw_only=True):
+    term: _Natural
+    current_leader: _Leader = msgspec.UNSET
+    prev_log_index: int | msgspec.UnsetType = msgspec.UNSET
+    hint_index: int | msgspec.UnsetType = msgspec.UNSET
+    hint_term: int | msgspec.UnsetType = msgspec.UNSET
+    round: _Round = msgspec.UNSET
+
+
+_SHAPES: Final[dict[str, type[msgspec.Struct]]] = {
+    "RequestVote": _Asks,
+    "RequestPreVote": _Asks,
+    "AppendEntries": _AppendEntries,
+    "AppendAccepted": _AppendAccepted,
+    "AppendRejected": _AppendRejected,
+}
+
+
+def _message(message: dict[str, Any]) -> dict[str, Any]:
+    """With its batches, and its fields in one order: who sends and who receives it may write them in different ones."""
+    kind = message.get("type")
+    if not isinstance(kind, str):
+        raise ValueError("a message has a type")
+    shape = _SHAPES.get(kind, _Any)
+    _ = msgspec.convert(message, shape)
+    ordered = ("type", *shape.__struct_fields__)
+    told = {name: message[name] for name in ordered if name in message}
+    told |= {name: message[name] for name in sorted(message.keys() - told.keys())}
+    if "batches" in told:
+        told["batches"] = msgspec.convert(told["batches"], list[BatchRef])
+        _check_batches(told["batches"])
+    return told
