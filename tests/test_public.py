@@ -13,6 +13,7 @@ import pytest
 import totora
 from totora import errors
 from totora.errors import (
+    CommandFailed,
     Compacted,
     ConfigurationError,
     DecodeFailed,
@@ -26,6 +27,7 @@ from totora.errors import (
     OutOfRange,
     Overloaded,
     ProtocolError,
+    QueryFailed,
     RaftError,
     RangeTooLarge,
     SessionExpired,
@@ -54,6 +56,9 @@ EXAMPLES: Final[list[RaftError]] = [
     Unavailable("no quorum"),
     OutcomeUnknown("no answer in time"),
     SessionExpired("the session was forgotten"),
+    CommandFailed(7, ValueError("an account\nis overdrawn")),
+    CommandFailed(7, KeyError()),
+    QueryFailed(LookupError("no such account")),
     DecodeFailed(7, "not valid text"),
     ConfigurationError("nodes lists no node"),
     StorageError("data/1/segment", None, "no space is left"),

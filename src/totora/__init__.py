@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from .config import Settings
 from .core.messages import Accepted, Rejected, RemoteProcedureCall, RemoteProcedureResponse
 from .errors import (
+    CommandFailed,
     Compacted,
     ConfigurationError,
     DecodeFailed,
@@ -29,6 +30,7 @@ from .errors import (
     OutOfRange,
     Overloaded,
     ProtocolError,
+    QueryFailed,
     RaftError,
     RangeTooLarge,
     SessionExpired,
@@ -60,6 +62,7 @@ __all__ = [
     "AppendRequest",
     "Client",
     "ClientRequest",
+    "CommandFailed",
     "Compacted",
     "ConfigurationError",
     "DecodeFailed",
@@ -82,6 +85,7 @@ __all__ = [
     "Overloaded",
     "PeerStatus",
     "ProtocolError",
+    "QueryFailed",
     "RaftError",
     "RaftNode",
     "RangeTooLarge",

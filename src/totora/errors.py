@@ -7,6 +7,8 @@
         NotLeader  Overloaded  LogMismatch  Unavailable
       OutcomeUnknown          may still commit: find out before sending again
         SessionExpired
+      CommandFailed           the state machine raised for a command, on every node alike; the log goes on
+      QueryFailed             the state machine raised for a query
       DecodeFailed            an entry in the log is not of the entry type
       ConfigurationError      settings, addresses, directories: fix and start again
       StorageError            the disk failed: this node stops
@@ -23,6 +25,7 @@ from typing import Any
 from .types import LogIndex, NodeId, Term
 
 __all__ = [
+    "CommandFailed",
     "Compacted",
     "ConfigurationError",
     "DecodeFailed",
@@ -36,6 +39,7 @@ __all__ = [
     "OutcomeUnknown",
     "Overloaded",
     "ProtocolError",
+    "QueryFailed",
     "RaftError",
     "RangeTooLarge",
     "SessionExpired",
@@ -147,6 +151,37 @@ class OutcomeUnknown(RaftError):
 
 class SessionExpired(OutcomeUnknown):
     """The cluster no longer remembers this session, so it cannot tell whether the request took effect."""
+
+
+class CommandFailed(RaftError):
+    """The state machine raised `error` for the command at `index`: committed, and carried out as far as it came.
+
+    Every node's machine raised it alike, and the log goes on: sent again, the command is another one.
+    """
+
+    def __init__(self, index: LogIndex, error: Exception) -> None:
+        super().__init__(f"the state machine raised for the command at {index}: {_told(error)}")
+        self.index = index
+        self.error = error
+        self.__cause__ = error
+
+
+class QueryFailed(RaftError):
+    """The state machine raised `error` for a query, which changed nothing."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(f"the state machine raised for the query: {_told(error)}")
+        self.error = error
+        self.__cause__ = error
+
+
+def _told(error: Exception) -> str:
+    """A user's error in one line, whatever it says of itself."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # what went wrong must not go wrong again where it is told
+        text = ""
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 class DecodeFailed(RaftError):

@@ -87,6 +87,7 @@ def test_any_batch_is_parsed_as_it_was_built(
         getattr(built, name) for name in Batch.__slots__
     ]
     assert [bytes(payload) for payload in parsed.payloads()] == payloads
+    assert list(parsed.each_payload()) == parsed.payloads()
 
 
 def test_every_flipped_bit_is_noticed() -> None:
@@ -152,6 +153,9 @@ def test_lengths_that_do_not_add_up_are_refused(body: bytes, count: int) -> None
     """Too few bytes for the lengths, too few or too many for the entries, none at all."""
     with pytest.raises(ProtocolError, match="bytes"):
         split_payloads(memoryview(body), count)
+    batch = Batch.build(Kind.ENTRIES, 1, 1, count, body)
+    with pytest.raises(ProtocolError, match="bytes"):
+        list(batch.each_payload())
 
 
 @given(st.lists(st.binary(max_size=20), min_size=1))

@@ -73,6 +73,28 @@ def test_one_node_alone_serves_itself() -> None:
     assert append.appended == Appended(2, 1)
 
 
+def test_what_a_node_applies_answers_its_own_proposal(cluster: Cluster) -> None:
+    """The leader's answers are lost, and its own log says the same; what had no room is handed over."""
+
+    def arrives(envelope: Envelope) -> bool:
+        return not isinstance(envelope.message, ProposeAccepted)
+
+    asked = [cluster.append(2, b"%d" % n) for n in range(proposals.UNITS_IN_FLIGHT_MAX + 1)]
+    cluster.advance(200, wanted=arrives)
+    assert [one.outcome for one in asked] == [None] * len(asked)
+    engine = cluster.engine(2)
+    assert engine.raft.commit_index == len(asked), (
+        "the last one had no room, the first entry is a leader's own"
+    )
+    for batch in cluster.hosts[2].log():
+        engine.applied(batch)
+    assert [one.appended.first_index for one in asked[:-1]] == list(range(2, len(asked) + 1))
+    assert asked[-1].outcome is None
+    cluster.settle()
+    assert asked[-1].appended.first_index == len(asked) + 1
+    cluster.check_outcomes()
+
+
 def test_requests_of_one_turn_travel_together(cluster: Cluster) -> None:
     """One Propose, one batch, one write, at a follower as at the leader."""
     cluster.sent.clear()

@@ -222,6 +222,40 @@ def test_answers_to_what_is_no_longer_under_way_change_nothing() -> None:
     assert bench.one("b").session == unit.session
 
 
+def test_what_is_committed_here_is_an_answer() -> None:
+    """Its batch names its session and its numbers. What the leader says of it later, or says again, changes nothing."""
+    bench = Bench()
+    first = bench.one("a")
+    bench.submit("b1", b"x", b"y")
+    bench.submit("b2")
+    (second,) = bench.out()
+    assert bench.proposals.settled(second.session, second.sequence, 8, 2)
+    assert bench.outcomes == {"b1": Appended(8, 2), "b2": Appended(10, 2)}
+    assert bench.proposals.pending == 1
+    assert not bench.proposals.settled(second.session, second.sequence, 8, 2)
+    bench.accept(second, 8, 2)
+    bench.reject(second, "not_leader")
+    assert not bench.proposals.settled(first.session + 1, first.sequence, 7, 2)
+    assert not bench.proposals.settled(0, 0, 1, 1)
+    bench.proposals.leader_changed()
+    (again,) = bench.out()
+    assert again is first
+    assert bench.proposals.settled(first.session, first.sequence, 7, 2)
+    assert bench.outcomes["a"] == Appended(7, 2)
+    assert bench.proposals.pending == 0
+
+
+def test_what_is_committed_here_makes_room_in_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "UNITS_IN_FLIGHT_MAX", 2)
+    bench = Bench()
+    first = bench.one("a")
+    bench.one("b")
+    bench.submit("c")
+    assert not bench.out()
+    assert bench.proposals.settled(first.session, first.sequence, 7, 1)
+    assert len(bench.out()) == 1
+
+
 def test_where_messages_may_be_lost_what_is_unanswered_is_handed_over_again() -> None:
     """And while no leader can be reached, the deadline does not stay in the past."""
     bench = Bench(retransmit_ns=200)

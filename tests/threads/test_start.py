@@ -160,6 +160,6 @@ def test_the_same_node_cannot_be_had_twice_from_one_directory(tmp_path: Path) ->
 
 
 def test_the_parameters_are_those_of_a_node() -> None:
-    """One place to read about them; the exceptions are the channel's own and the simulator's."""
-    of_a_node = set(inspect.signature(Node.__init__).parameters) - {"self", "ports"}
+    """One place to read about them; the exceptions are the channel's own, the simulator's, and what channels have no use for."""
+    of_a_node = set(inspect.signature(Node.__init__).parameters) - {"self", "ports", "machine"}
     assert set(inspect.signature(RaftNode.start).parameters) == of_a_node | {"use_uvloop"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from types import UnionType
 from typing import Generic, Protocol, TypeVar
 
 from ..config import SECONDS_MAX, Settings
@@ -88,9 +89,9 @@ class Backend(Protocol):
 class Face(ABC, Generic[T]):
     """Requests of entries of type T, over a `Backend`."""
 
-    def __init__(self, entry_type: type[T], settings: Settings | None) -> None:
+    def __init__(self, entry_type: type[T] | UnionType, settings: Settings | None) -> None:
         self._settings = settings or Settings()
-        self._codec = EntryCodec(entry_type)
+        self._codec: EntryCodec[T] = EntryCodec(entry_type)
 
     @abstractmethod
     def _backend(self) -> Backend:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Final, TypeAlias, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeAlias, TypeVar
 
 from ..config import RANGE_BYTES_MAX
 from ..core.batch import Batch
@@ -61,9 +61,7 @@ class LogReader:
         if batches is not None and batches[-1].last_index >= end:
             loaded([batch for batch in batches if batch.first_index <= end])
             return
-        task = asyncio.ensure_future(self._load(start, end, loaded))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._begin(self._load(start, end, loaded))
 
     async def _load(self, start: LogIndex, end: LogIndex, loaded: Loaded) -> None:
         try:
@@ -72,6 +70,28 @@ class LogReader:
             loaded(error)
         else:
             loaded(batches if next_index > end else RangeTooLarge(next_index))
+
+    def recent(self, start: LogIndex, max_bytes: int) -> list[Batch] | None:
+        """Batches from the one that holds `start` on, committed or not; None if memory no longer holds that one."""
+        return self._log.batches_from(start, max_bytes)
+
+    def load_stored(self, start: LogIndex, end: LogIndex, loaded: Loaded) -> None:
+        """Load some batches from `start` on, at most up to `end`; `loaded` is called once, later."""
+
+        async def load() -> None:
+            try:
+                batches = await self._chunk(start, end)
+            except RaftError as error:
+                loaded(error)
+            else:
+                loaded(batches)
+
+        self._begin(load())
+
+    def _begin(self, reading: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(reading)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def page(self, start: LogIndex, end: LogIndex) -> tuple[list[Batch], LogIndex]:
         """Committed batches that hold `start` and what follows, up to `end` or 8 MiB; and the index to go on at."""

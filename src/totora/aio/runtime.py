@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from ..config import Settings
 from ..core import effects as fx
@@ -16,7 +17,6 @@ from ..core.batch import Batch
 from ..core.effects import Persist
 from ..core.messages import Message, Propose
 from ..core.quorum import Configuration, Member
-from ..core.roles import Leader
 from ..errors import (
     Compacted,
     ConfigurationError,
@@ -27,12 +27,13 @@ from ..errors import (
 )
 from ..ports import Ports, Timer
 from ..session.engine import ClientKey, Engine
-from ..session.explain import explain
 from ..session.proposals import Appended
-from ..types import Address, LogIndex, NodeId, NodeStatus, PeerStatus, RoleName, Term
+from ..types import Address, LogIndex, NodeId, NodeStatus, RoleName, Term
 from ..wire.client import ClientMessage
 from ..wire.codec import WireMessage
 from ..wire.handshake import Local, Refusal, hash_of_list
+from .applier import Applier
+from .describing import describe
 from .links import Client, Links, PeerLinks
 from .opening import Opened, open_store
 from .reading import LogReader, on_worker
@@ -46,6 +47,7 @@ class Runtime:
     """One incarnation of one node. `start` it once, `stop` it once.
 
     fingerprint: of the entry type's schema; every member must have the same.
+    applier: of the state machine; None: a log without one is its own state.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Runtime:
         ports: Ports,
         settings: Settings,
         bind: Address,
+        applier: Applier[Any, Any, Any, Any] | None = None,
     ) -> None:
         self._id = id
         self._nodes = dict(nodes)
@@ -64,6 +67,7 @@ class Runtime:
         self._clock = ports.clock
         self._settings = settings
         self._bind = bind
+        self._applier = applier
         self._opened: Opened | None = None
         self._links: PeerLinks | None = None
         self._engine: Engine
@@ -138,6 +142,9 @@ class Runtime:
             self._log("warning", "volatile", remedy="pass data_dir to keep the log")
         self._links.set_peers({id: address for id, address in self._nodes.items() if id != self._id})
         self._arm()
+        if self._applier is not None:
+            self._applier.start(self._reader, self._clock, self._guard, self._engine.applied, self._log)
+            self._applier.committed(self._engine.raft.commit_index)
 
     def _described(self, opened: Opened) -> dict[str, object]:
         raft = self._engine.raft
@@ -174,6 +181,8 @@ class Runtime:
         if self._timer is not None:
             self._timer.cancel()
         self._engine.stop(cause)
+        if self._applier is not None:
+            self._applier.stop(cause)
 
     async def _release(self, cause: BaseException | None) -> None:
         """Close everything that was opened; the log last, with the mark of a clean end unless the disk failed."""
@@ -230,7 +239,13 @@ class Runtime:
 
     def status(self) -> NodeStatus:
         self._check_open()
-        return describe(self._engine, self._opened_now(), self._refusals, self._clock.now_ns())
+        return describe(
+            self._engine, self._opened_now(), self._refusals, self._clock.now_ns(), self._applied_index
+        )
+
+    @property
+    def _applied_index(self) -> LogIndex:
+        return self._engine.raft.commit_index if self._applier is None else self._applier.applied_index
 
     @property
     def address(self) -> Address:
@@ -308,9 +323,14 @@ class Runtime:
         else:
             self._arm()
 
+    def _deadline(self) -> int:
+        waits_until = None if self._applier is None else self._applier.deadline()
+        deadline = self._engine.deadline()
+        return deadline if waits_until is None else min(deadline, waits_until)
+
     def _arm(self) -> None:
-        """Keep one timer, never later than the engine's deadline; an early one only looks again."""
-        when = self._engine.deadline()
+        """Keep one timer, never later than the deadline; an early one only looks again."""
+        when = self._deadline()
         if self._timer is None or when < self._timer_ns:
             if self._timer is not None:
                 self._timer.cancel()
@@ -319,10 +339,15 @@ class Runtime:
 
     def _tick(self) -> None:
         self._timer = None
-        if self._clock.now_ns() >= self._engine.deadline():
-            self._guard(self._engine.tick)
+        if self._clock.now_ns() >= self._deadline():
+            self._guard(self._expire)
         elif self._open:
             self._arm()
+
+    def _expire(self) -> None:
+        self._engine.tick()
+        if self._applier is not None:
+            self._applier.expire(self._clock.now_ns())
 
     # -- Outlet: what the engine wants done
 
@@ -373,7 +398,8 @@ class Runtime:
         )
 
     def committed(self, commit_index: LogIndex) -> None:
-        """Nothing is applied here: a log without a state machine is its own state."""
+        if self._applier is not None:
+            self._applier.committed(commit_index)
         if not self._founded and self._engine.raft.cluster_id is not None:
             # Links that are older than the cluster's id were judged without it.
             self._founded = True
@@ -441,41 +467,3 @@ class Runtime:
     def reply(self, client: Client, message: ClientMessage) -> None:
         if self._links is not None:
             self._links.send_client(client, message)
-
-
-def describe(engine: Engine, opened: Opened, refusals: Mapping[NodeId, str], now: int) -> NodeStatus:
-    """A report of a node's state."""
-    raft = engine.raft
-    role = raft.role
-    peers = []
-    for member in raft.configuration.members:
-        if member.id == raft.id:
-            continue
-        progress = role.progress.get(member.id) if isinstance(role, Leader) else None
-        peers.append(
-            PeerStatus(
-                id=member.id,
-                address=f"{member.host}:{member.port}",
-                linked=member.id in engine.linked,
-                match_index=None if progress is None else progress.match_index,
-                silent_s=None if progress is None else (now - progress.contact_ns) / 1e9,
-                refused=refusals.get(member.id),
-            )
-        )
-    cluster_id = raft.cluster_id
-    return NodeStatus(
-        id=raft.id,
-        role=raft.role_name,
-        term=raft.current_term,
-        leader=raft.leader_id,
-        last_index=raft.log.last_index,
-        commit_index=raft.commit_index,
-        applied_index=raft.commit_index,
-        durable_index=raft.log.durable_index,
-        cluster_id=None if cluster_id is None else cluster_id.hex(),
-        store_id=opened.store_id.hex(),
-        incarnation=opened.incarnation,
-        volatile=opened.volatile,
-        peers=tuple(peers),
-        why=explain(raft, engine.linked, now),
-    )

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from typing import Final
 
@@ -36,6 +36,7 @@ __all__ = ["HEADER_BYTES", "Batch", "Kind", "join_payloads", "split_payloads"]
 
 _HEADER: Final = struct.Struct("<IBBHIIQQQQQII")
 _CHECKSUM: Final = struct.Struct("<I")
+_LENGTH: Final = struct.Struct("<I")
 HEADER_BYTES: Final = _HEADER.size
 VERSION: Final = 1
 
@@ -58,17 +59,20 @@ def join_payloads(payloads: Sequence[bytes]) -> bytes:
 
 def split_payloads(body: memoryview, count: int) -> list[memoryview]:
     """The entries of a body of `count`; ProtocolError if the lengths do not add up."""
+    return list(_each_payload(body, count))
+
+
+def _each_payload(body: memoryview, count: int) -> Iterator[memoryview]:
     lengths_bytes = 4 * count
     if count < 1 or lengths_bytes > len(body):
         raise ProtocolError("batch", f"a body of {len(body)} bytes cannot hold {count} entries")
-    payloads, start = [], lengths_bytes
-    for length in struct.unpack_from(f"<{count}I", body):
+    start = lengths_bytes
+    for (length,) in _LENGTH.iter_unpack(body[:lengths_bytes]):
         end = start + length
-        payloads.append(body[start:end])
+        yield body[start:end]
         start = end
     if start != len(body):
         raise ProtocolError("batch", f"entries take {start} bytes, the body has {len(body)}")
-    return payloads
 
 
 class Batch:
@@ -149,6 +153,10 @@ class Batch:
     def payloads(self) -> list[memoryview]:
         """The entries as they were encoded, without a copy."""
         return split_payloads(memoryview(self.data)[HEADER_BYTES:], self.count)
+
+    def each_payload(self) -> Iterator[memoryview]:
+        """The same one by one: a batch may hold very many, too many for one turn of a loop."""
+        return _each_payload(memoryview(self.data)[HEADER_BYTES:], self.count)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Batch) and self.data == other.data

@@ -207,6 +207,11 @@ class Engine:
         for relay in relays:
             self._refuse((_Client(relay.client), relay.request_id), "not_leader", appended=True)
 
+    def applied(self, batch: Batch) -> None:
+        """The state machine of this node comes to this batch: whoever waits for its place learns it before its results."""
+        if self._proposals.settled(batch.session, batch.sequence, batch.first_index, batch.term):
+            self.flush()
+
     # -- requests of this process
 
     def submit(

@@ -234,12 +234,26 @@ class Proposals:
 
     def accepted(self, response: ProposeAccepted) -> None:
         unit = self._find(response.request_id)
-        if unit is None:
-            return
+        if unit is not None:
+            self._appended(unit, response.first_index, response.entry_term)
+
+    def settled(self, session: int, sequence: int, first_index: LogIndex, term: Term) -> bool:
+        """A batch with these numbers is committed here: an answer to its unit, though the leader's is late or lost.
+
+        False: no unit under way has them.
+        """
+        if session != self._session:
+            return False
+        for unit in self._units:
+            if unit.sequence == sequence:
+                self._appended(unit, first_index, term)
+                return True
+        return False
+
+    def _appended(self, unit: Unit, first_index: LogIndex, term: Term) -> None:
         self._units.remove(unit)
-        first_index = response.first_index
         for request in unit.requests:
-            self._finish(request, Appended(first_index, response.entry_term))
+            self._finish(request, Appended(first_index, term))
             first_index += len(request.payloads)
 
     def rejected(self, response: ProposeRejected, now: int) -> None:

@@ -14,7 +14,8 @@ from typing import Any, Final, TypeAlias
 from ..errors import LogMismatch, NotAppended, OutcomeUnknown, OutOfRange, RaftError
 from ..session.channel import Channel, Ticket
 from ..session.requests import AppendRequest, ClientRequest, Err, IndexRange, Ok, Response
-from ..types import Entry, LogIndex
+from ..types import Entry, LogIndex, NodeId
+from .history import Operation
 from .world import Host, World
 
 __all__ = ["LogWorkload"]
@@ -54,8 +55,9 @@ class LogWorkload:
     counts: operations by outcome. operations: all that were sent.
     """
 
-    entry_type: type[Any] = str
-    patience_s: Final = 7.0
+    entry_type: Any = str
+    history: Sequence[Operation] = ()
+    patience_s: float = 7.0
     """No request waits longer for its outcome."""
 
     def __init__(self, world: World, *, clients: int = 3, rate_per_s: float = 5.0) -> None:
@@ -70,6 +72,9 @@ class LogWorkload:
         self._connections: dict[int, _Connection] = {}
         self._known: list[tuple[LogIndex, int]] = [(0, 0)]
         self._until_ns = 0
+
+    def machine(self) -> None:
+        """Nodes have none."""
 
     # -- while it runs
 
@@ -175,7 +180,10 @@ class LogWorkload:
 
     # -- in the end
 
-    def check(self, log: Sequence[Entry[str]]) -> None:
+    def farewell(self, id: NodeId) -> str:
+        return f"through {id}"
+
+    def check(self, log: Sequence[Entry[str]], hosts: Sequence[Host]) -> None:
         """All answers against the log that all nodes hold in the end. Raises AssertionError."""
         _Check(log, self.operations).run()
 

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
 from ..config import Settings
-from ..types import Entry
+from ..types import Entry, NodeId
 from .faults import FAULTS, Fault, Injector, schedule
+from .history import Operation
+from .kv_workload import KvWorkload
 from .log_workload import LogWorkload
 from .specification import Specification
 from .trace import Header, Record
-from .world import SEGMENT_BYTES, World
+from .world import SEGMENT_BYTES, Host, Machine, World
 
-__all__ = ["Plan", "Report", "Simulation", "broken_property", "scheduled", "simulate"]
+__all__ = [
+    "WORKLOADS",
+    "Plan",
+    "Report",
+    "Simulation",
+    "Workload",
+    "broken_property",
+    "scheduled",
+    "simulate",
+]
 
 CONVERGES_S: Final = 60.0
 """After the last fault a cluster has a leader, the same log everywhere, and serves, within so much virtual time."""
@@ -28,7 +39,7 @@ LAST_EVENTS: Final = 30
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What a run is: the same plan gives the same run.
 
-    faults: the kinds that happen. size, transport: None: drawn from the seed.
+    faults: the kinds that happen. size, transport: None: drawn from the seed. workload: what clients do, of WORKLOADS.
     """
 
     seed: int
@@ -37,6 +48,51 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     rate_per_s: float = 5.0
     size: int | None = None
     transport: Literal["tcp", "udp"] | None = None
+    workload: Literal["log", "kv"] = "log"
+
+
+class Workload(Protocol):
+    """What clients do in a run, and what must be true in the end. Made for one run, before its nodes are started."""
+
+    @property
+    def entry_type(self) -> Any: ...
+
+    @property
+    def patience_s(self) -> float:
+        """No request waits longer for its outcome."""
+        ...
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Operations by outcome."""
+        ...
+
+    @property
+    def history(self) -> Sequence[Operation]:
+        """What clients did to keys and saw of them; may be empty."""
+        ...
+
+    def machine(self) -> Machine | None:
+        """A new state machine, for a node that is started; None: nodes have none."""
+        ...
+
+    def begin(self, seconds: float) -> None:
+        """All nodes were started: work for so long."""
+        ...
+
+    def farewell(self, id: NodeId) -> Any:
+        """An entry that is appended through this node in the end."""
+        ...
+
+    def check(self, log: Sequence[Entry[Any]], hosts: Sequence[Host]) -> None:
+        """Peace has come: `log` is what all of these nodes hold and have applied. Raises AssertionError."""
+        ...
+
+
+WORKLOADS: Final[Mapping[str, Callable[[World, Plan], Workload]]] = {
+    "log": lambda world, plan: LogWorkload(world, rate_per_s=plan.rate_per_s),
+    "kv": lambda world, plan: KvWorkload(world, rate_per_s=plan.rate_per_s),
+}
 
 
 class Report(msgspec.Struct, kw_only=True):
@@ -90,13 +146,17 @@ def scheduled(plan: Plan) -> list[Fault]:
 
 
 class Simulation:
-    """A run that can be looked at while it is put together. `record` gets every record of the trace."""
+    """A run that can be looked at while it is put together.
+
+    workload: makes another one than the plan's. record: gets every record of the trace.
+    """
 
     def __init__(
         self,
         plan: Plan,
         *,
         faults: Sequence[Fault] | None = None,
+        workload: Callable[[World], Workload] | None = None,
         record: Callable[[Record], None] | None = None,
     ) -> None:
         drawn = _Drawn(plan)
@@ -120,7 +180,9 @@ class Simulation:
         self.faults = drawn.faults if faults is None else list(faults)
         self.specification = Specification(self.world.nodes)
         self.injector = Injector(self.world)
-        self.workload = LogWorkload(self.world, rate_per_s=plan.rate_per_s)
+        made = WORKLOADS[plan.workload](self.world, plan) if workload is None else workload(self.world)
+        self.workload = made
+        self.world.entry_type, self.world.machine = made.entry_type, made.machine
         self.last: list[Record] = []
         self._also = record
         self.world.record = self._record
@@ -134,6 +196,11 @@ class Simulation:
         if self._also is not None:
             self._also(record)
         self.specification.check(record)
+
+    @property
+    def history(self) -> Sequence[Operation]:
+        """What the workload's clients saw, fit for `history.dump_history`."""
+        return self.workload.history
 
     def run(self) -> Report:
         """Play it; a violation is reported, not raised."""
@@ -159,18 +226,18 @@ class Simulation:
         await self.injector.peace()
         await world.sleep(self.workload.patience_s)
         log = await self._converged()
-        self.workload.check(log)
+        self.workload.check(log, self.injector.hosts())
         await world.stop_all()
 
-    async def _converged(self) -> list[Entry[str]]:
+    async def _converged(self) -> list[Entry[Any]]:
         """Liveness: within a stated time there is a leader, everyone serves, and all hold the same log."""
         world = self.world
         hosts = self.injector.hosts()
         for host in hosts:
-            await host.running.propose(f"through {host.id}", timeout_s=CONVERGES_S)
+            await host.running.propose(self.workload.farewell(host.id), timeout_s=CONVERGES_S)
         last = max(host.running.status().commit_index for host in hosts)
         await world.until(
-            lambda: all(host.running.status().commit_index >= last for host in hosts), within_s=CONVERGES_S
+            lambda: all(host.running.status().applied_index >= last for host in hosts), within_s=CONVERGES_S
         )
         logs = [[entry async for entry in host.running.entries()] for host in hosts]
         for log in logs[1:]:

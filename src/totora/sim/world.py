@@ -15,13 +15,13 @@ import errno
 import random
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from ..aio.node import Node
 from ..config import Settings
 from ..core.batch import Batch
 from ..errors import StorageError
-from ..ports import Ports
+from ..ports import Ports, StateMachine
 from ..storage.identity import _read as read_identity
 from ..storage.recovery import sound_records
 from ..storage.segment import FIRST_RECORD, read_header
@@ -35,9 +35,11 @@ from .recorder import Recorder
 from .trace import Crashed, Record
 from .worker import VirtualWorker
 
-__all__ = ["Host", "World"]
+__all__ = ["Host", "Machine", "World"]
 
 R = TypeVar("R")
+
+Machine: TypeAlias = StateMachine[Any, Any, Any, Any]
 
 PORT: Final = 7_000
 SEGMENT_BYTES: Final = 64 << 10
@@ -51,7 +53,7 @@ CHANGES: Final = frozenset(("pwrite", "sync", "create", "rename", "remove", "syn
 class World:
     """One run. The same seed and the same scenario give the same run, to the byte.
 
-    size: how many hosts there are, with nodes 1 to `size`.
+    size: how many hosts there are, with nodes 1 to `size`. machine: makes each node's state machine, if it has one.
     """
 
     def __init__(
@@ -60,7 +62,8 @@ class World:
         *,
         size: int = 3,
         settings: Settings | None = None,
-        entry_type: type[Any] = str,
+        entry_type: Any = str,
+        machine: Callable[[], Machine | None] = lambda: None,
         limit_s: float = LIMIT_S,
     ) -> None:
         self.chance = random.Random(seed)
@@ -68,6 +71,7 @@ class World:
         self.ether = Ether(self.loop, self.fork())
         self.settings = settings or Settings(segment_bytes=SEGMENT_BYTES)
         self.entry_type = entry_type
+        self.machine = machine
         self.log: list[tuple[int, str, str, dict[str, Any]]] = []
         self.record: Callable[[Record], None] | None = None
         self.nodes: dict[NodeId, Address] = {id: (f"host-{id}", PORT) for id in range(1, size + 1)}
@@ -156,7 +160,10 @@ class World:
 
 
 class Host:
-    """A machine: its disk outlives its processes. At most one node runs on it at a time."""
+    """A machine: its disk outlives its processes. At most one node runs on it at a time.
+
+    machine: the state machine of its node.
+    """
 
     def __init__(self, world: World, id: NodeId) -> None:
         self.world = world
@@ -169,7 +176,8 @@ class Host:
         self.drift_ppm = 0
         self.writer: VirtualWorker
         self.clock: VirtualClock
-        self._node: Node[Any] | None = None
+        self._node: Node[Any, Any, Any, Any] | None = None
+        self.machine: Machine | None = None
         self._wiped = False
         self._fails_next: str | None = None
         self._may_fail = False
@@ -181,7 +189,7 @@ class Host:
         return runtime is not None and runtime._open
 
     @property
-    def running(self) -> Node[Any]:
+    def running(self) -> Node[Any, Any, Any, Any]:
         """The node; it must run."""
         assert self._node is not None, f"node {self.id} does not run"
         assert not self.gate.fallen, f"node {self.id} has crashed"
@@ -191,7 +199,7 @@ class Host:
     def role(self) -> str | None:
         return self.running.status().role if self.up else None
 
-    async def start(self) -> Node[Any]:
+    async def start(self) -> Node[Any, Any, Any, Any]:
         """Start a node here. Raises what `Node.start` raises."""
         assert not self.up, f"node {self.id} runs already"
         if self._node is not None and not self.gate.fallen:
@@ -199,10 +207,12 @@ class Host:
         self._may_fail = bool(self._damages) or self._fails_next is not None
         self.gate = gate = Gate(struck=self._strike)
         self.disk.fault = lambda what, name: self._check(gate, what)
-        node: Node[Any] = Node(
+        self.machine = self.world.machine()
+        node: Node[Any, Any, Any, Any] = Node(
             self.id,
             self.world.nodes,
             entry_type=self.world.entry_type,
+            machine=self.machine,
             settings=self.world.settings,
             ports=lambda: self._ports(gate),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from types import UnionType
 from typing import Any, Generic, TypeVar, cast
 
 import msgspec
@@ -21,13 +22,13 @@ class EntryCodec(Generic[T]):
     Raises ConfigurationError for a type that msgspec does not support.
     """
 
-    def __init__(self, entry_type: type[T]) -> None:
+    def __init__(self, entry_type: type[T] | UnionType) -> None:
         self.entry_type = entry_type
         if entry_type is str or entry_type is bytes:
             form = f"raw {entry_type.__name__}".encode()
         else:
             try:
-                self._decoder = msgspec.msgpack.Decoder(entry_type)
+                self._decoder: msgspec.msgpack.Decoder[T] = msgspec.msgpack.Decoder(entry_type)
                 schema = msgspec.json.schema(entry_type)
             except (TypeError, NotImplementedError, NameError) as error:
                 raise ConfigurationError(
