@@ -1,8 +1,8 @@
 """A campaign over the processes of a Dask cluster: `pip install distributed`, then `python examples/campaign_on_dask.py`.
 
 Here they are on this machine; with `Client("tcp://scheduler:8786")` instead they are wherever the cluster is. Every worker needs
-this totora: a seed that another version of the source played is told as failed. What is played goes into a ledger, so whatever ends
-this, the next call goes on.
+this totora: a seed that another version of the source played is told as failed. What is played goes into a ledger, so whatever
+ends this, the next call goes on.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ def play(executor: Executor, seeds: range, ledger: Path, *, seconds: float = 60)
 
 def main() -> None:
     """Two workers of one thread each: a run keeps a processor busy."""
-    from distributed import Client, LocalCluster  # pyright: ignore
+    from distributed import Client, LocalCluster  # pyright: ignore[reportMissingImports]
 
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
         Client(cluster) as client,
+        client.get_executor() as executor,
     ):
-        with client.get_executor() as executor:
-            summary = play(executor, range(200), Path("campaign.jsonl"))
+        summary = play(executor, range(200), Path("campaign.jsonl"))
     print(
         f"{summary.played} runs, {summary.simulated_hours:.1f} simulated hours, {len(summary.violations)} violations"
     )

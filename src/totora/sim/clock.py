@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import contextvars
 import heapq
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Final, NoReturn, TypeVar
 
 from .gate import ARRIVAL, TIMER, Gate
@@ -198,14 +198,20 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def run(self, main: Coroutine[Any, Any, T]) -> T:
         """Run `main` to its end, cancel what it left, and close the loop. Raises what leaked from a callback."""
         try:
-            result = self.run_until_complete(main)
-            if self._failure is not None:
-                raise self._failure
-            return result
+            return self.play(main)
         finally:
-            self._wind_up()
+            self.wind_up()
 
-    def _wind_up(self) -> None:
+    def play(self, part: Coroutine[Any, Any, T]) -> T:
+        """Run `part` to its end and stand still there: more can be played. Raises what leaked from a callback."""
+        with _apart():
+            result = self.run_until_complete(part)
+        if self._failure is not None:
+            raise self._failure
+        return result
+
+    def wind_up(self) -> None:
+        """Cancel what is left, let it end, and close the loop."""
         self._failure, self._turns = None, 0
         self.limit_ns = self.now_ns + WIND_UP_NS
         # What is cut off here may complain of it: the run's own outcome is what counts.
@@ -214,7 +220,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         for task in left:
             task.cancel()
         try:
-            with contextlib.suppress(Endless, Deadlock):
+            with _apart(), contextlib.suppress(Endless, Deadlock):
                 if left:
                     self.run_until_complete(asyncio.gather(*left, return_exceptions=True))
                 self.run_until_complete(self.shutdown_asyncgens())
@@ -240,6 +246,25 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _process_events(self, event_list: object) -> None: ...
 
     def _write_to_self(self) -> None: ...
+
+
+@contextlib.contextmanager
+def _apart() -> Generator[None]:
+    """Where a loop runs already, in a notebook say, it stands aside meanwhile, and so does its task."""
+    outer = asyncio._get_running_loop()
+    if outer is None:
+        yield
+        return
+    task = asyncio.current_task(outer)
+    if task is not None:
+        asyncio._leave_task(outer, task)
+    asyncio._set_running_loop(None)
+    try:
+        yield
+    finally:
+        asyncio._set_running_loop(outer)
+        if task is not None:
+            asyncio._enter_task(outer, task)
 
 
 def _fail(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

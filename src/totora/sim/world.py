@@ -30,6 +30,7 @@ from ..types import Address, NodeId
 from .clock import VirtualClock, VirtualLoop
 from .disk import Fate, MemoryDisk
 from .gate import Gate
+from .guard import guarded
 from .network import Ether
 from .recorder import Recorder
 from .trace import Crashed, Record
@@ -82,12 +83,13 @@ class World:
         return random.Random(self.chance.getrandbits(64))
 
     def run(self, scenario: Callable[[World], Awaitable[R]]) -> R:
-        """Play the scenario to its end. Raises what it raises, and what leaked from any node."""
+        """Play the scenario to its end. Raises what it raises, what leaked from any node, and NondeterminismError."""
 
         async def main() -> R:
             return await scenario(self)
 
-        return self.loop.run(main())
+        with guarded():
+            return self.loop.run(main())
 
     def witnessed(self, record: Callable[[Record], None]) -> Callable[[Record], None]:
         """`record`, but what it raises ends the run: a node would take it for an error of its own, and stop."""
