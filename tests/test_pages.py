@@ -79,7 +79,11 @@ def test_commands_print_what_the_page_shows(snippet: Snippet, tmp_path: Path) ->
     """Commands after `$` run in one shell; what is shown below them is printed, up to numbers and roles."""
     lines = snippet.text.splitlines()
     commands = [line[2:] for line in lines if line.startswith("$ ")]
-    script = "set -e\ntrap 'kill $(jobs -p); wait' EXIT\n" + with_free_ports("\n".join(commands)) + "\n"
+    script = (
+        "set -e\ntrap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT\n"
+        + with_free_ports("\n".join(commands))
+        + "\n"
+    )
     printed = {shape(line) for line in run(["bash", "-c", script], tmp_path).splitlines()}
     for line in lines:
         if not line.startswith("$ "):

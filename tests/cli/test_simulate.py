@@ -10,6 +10,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.cli.shell import Ended, started, totora
@@ -17,7 +18,12 @@ from tests.cli.test_terminal import terminal
 from tests.cli.test_usage import invoke
 from tests.processes.waiting import HANG_S, eventually_in_thread
 from tests.sim.planted import BREAKS, BROKEN, planted_everywhere
+from totora.cli import simulate_options
+from totora.cli.simulate_view import replay_words
 from totora.sim.faults import FAULTS
+from totora.sim.history import load_history
+from totora.sim.linearizability import check_history
+from totora.sim.simulation import Plan
 
 SHORT = ("--seconds", "5", "--jobs", "2", "--workload", "log")
 AGAIN = ("--seconds", f"{BREAKS.seconds:g}", "--workload", "log")
@@ -109,6 +115,7 @@ def test_what_breaks_is_told_shrunk_and_seen_again(tmp_path: Path) -> None:
     assert mended.out.endswith("no property broke\n")
 
 
+@pytest.mark.ci
 def test_a_program_is_told_what_breaks(tmp_path: Path) -> None:
     """All is in objects: the violation, the shrunk run, the account."""
     variables = planted_everywhere(tmp_path)
@@ -149,6 +156,18 @@ def test_a_replay_writes_its_trace_and_the_trace_is_allowed(tmp_path: Path) -> N
     piped = totora("check-trace", stdin=files[0].read_bytes())
     assert piped == checked
     assert totora("check-trace", files[0], "--json").objects[0]["ok"]
+
+
+def test_a_history_is_one_that_the_checker_knows(tmp_path: Path) -> None:
+    """All that clients of kv did: as many operations as are told."""
+    file = tmp_path / "history"
+    ended = totora(
+        "simulate", "--replay", "7", "--seconds", "5", "--workload", "kv", "--history", file, "--json"
+    )
+    assert (ended.code, ended.err) == (0, "")
+    history = list(load_history(file.read_bytes().splitlines()))
+    assert len(history) == sum(ended.objects[0]["operations"].values()) > 5
+    assert check_history(history).ok
 
 
 def test_what_is_no_case_is_refused(tmp_path: Path) -> None:
@@ -209,6 +228,27 @@ def test_bad_usage_ends_with_2_and_says_what_is_wrong(words: str, says: str) -> 
     assert not refused.stdout
 
 
+@pytest.mark.parametrize(
+    "plan",
+    [
+        Plan(seed=7),
+        Plan(seed=0, seconds=2.5, faults=("kill", "cut"), rate_per_s=0.5, size=5, transport="udp"),
+        Plan(seed=9, seconds=3_600, faults=(), transport="tcp"),
+        Plan(seed=7, workload="kv"),
+    ],
+    ids=str,
+)
+def test_the_command_that_plays_a_run_again_says_all_of_it(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played: list[Plan] = []
+    monkeypatch.setattr(simulate_options, "replay", lambda plan, case, **_: played.append(plan))
+    assert invoke(*shlex.split(replay_words(plan))[1:]).exit_code == 0
+    (again,) = played
+    assert again == msgspec.structs.replace(plan, faults=again.faults)
+    assert set(again.faults) == set(plan.faults)
+
+
 # -- its end
 
 
@@ -246,7 +286,7 @@ def test_a_signal_ends_it_and_its_workers_with_an_account(
         process.send_signal(number)
         out, err = (data.decode() for data in process.communicate(timeout=HANG_S))
     assert process.returncode == 128 + number
-    told = re.fullmatch(rf"totora simulate: {words}; (\d+) runs played\n", err)
+    told = re.fullmatch(rf"totora simulate: {words}; (\d+) runs played, the ledger has them\n", err)
     assert told, err
     played = int(told[1])
     assert out.startswith(f"{played} runs played: ")

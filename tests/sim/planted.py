@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,4 +33,4 @@ def planted_everywhere(folder: Path) -> dict[str, str]:
     (folder / "sitecustomize.py").write_text(
         "from totora.core import election\nelection._is_up_to_date = lambda *_: True\n"
     )
-    return {"PYTHONPATH": str(folder)}
+    return {"PYTHONPATH": os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))}

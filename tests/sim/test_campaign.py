@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import multiprocessing
 import os
 import signal
@@ -24,6 +25,7 @@ from totora.sim.ledger import Failed, Ledger, Played, plan_key, read_ledger, sou
 from totora.sim.simulation import Plan, broken_property, simulate
 from totora.sim.workers import WorkerDied, Workers
 
+ROOT = Path(__file__).parents[2]
 SHORT = Plan(seed=0, seconds=5)
 SEEDS = range(by_level(quick=6, ci=30))
 
@@ -177,6 +179,24 @@ def test_it_can_be_stopped(tmp_path: Path) -> None:
         assert len(list(ledger.played(campaign.plans))) == campaign.summary.played
 
 
+def test_the_example_plays_over_any_executor(tmp_path: Path, expected: Summary) -> None:
+    """What it does over a Dask cluster, over threads; its ledger is resumed over processes."""
+    spec = importlib.util.spec_from_file_location(
+        "campaign_on_dask", ROOT / "examples" / "campaign_on_dask.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    ledger = tmp_path / "ledger"
+    with ThreadPoolExecutor(2) as executor:
+        example.play(executor, SEEDS[:-1], ledger, seconds=SHORT.seconds)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
+        summary = example.play(executor, SEEDS, ledger, seconds=SHORT.seconds)
+    assert summary.resumed == len(SEEDS) - 1
+    assert account(summary) == expected
+
+
 # -- what cannot be played
 
 
@@ -231,13 +251,24 @@ def test_workers_pass_results_and_errors() -> None:
         assert list(executor.map(pow, [2, 3], [5, 2])) == [32, 9]
         with pytest.raises(ZeroDivisionError):
             executor.submit(divmod, 1, 0).result()
-        with pytest.raises(Exception, match="pickle"):
+        with pytest.raises(Exception, match=r"pickle|local object"):
             executor.submit(lambda: 1).result()
         with pytest.raises(RuntimeError, match="pickle"):
             executor.submit(threading.Lock).result()
         with pytest.raises(WorkerDied, match="exit code 3"):
             executor.submit(os._exit, 3).result()
         assert executor.submit(len, "abc").result() == 3
+
+
+def is_deaf() -> bool:
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_workers_do_not_hear_a_terminals_interrupt() -> None:
+    """From their first instruction on, the first of them too; whoever started them does."""
+    with workers(2) as executor:
+        assert all(future.result() for future in [executor.submit(is_deaf) for _ in range(4)])
+    assert not is_deaf()
 
 
 def test_workers_end_when_they_are_shut_down() -> None:

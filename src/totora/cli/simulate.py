@@ -14,6 +14,7 @@ import msgspec
 
 from ..sim.campaign import Campaign
 from ..sim.faults import FAULTS, Fault
+from ..sim.history import dump_history
 from ..sim.ledger import Ledger, Played, source_hash
 from ..sim.shrink import Case, dump_case, load_case, shrink
 from ..sim.simulation import Plan, Report, Simulation, simulate
@@ -69,12 +70,15 @@ def run_campaign(
         except ValueError as error:
             raise Failed(str(error)) from error
         play = _Play(campaign, workers, seeds, hours, folder if shrinks else None, as_json)
+        play.has_ledger = book is not None
         run(play.run, "at leisure", play.account)
         play.judge()
 
 
 class _Play:
     """A campaign in a thread, what is seen of it in the loop."""
+
+    has_ledger = False
 
     def __init__(
         self,
@@ -132,14 +136,14 @@ class _Play:
             if not self._stopped:
                 self._view.not_shrunk(plan, str(error))
             return
-        workload = getattr(plan, "workload", None)
-        file = folder / ("-".join(filter(None, ("seed", str(plan.seed), workload))) + ".json")
+        file = folder / f"seed-{plan.seed}-{plan.workload}.json"
         file.write_bytes(dump_case(case))
         self._view.shrunk(plan, case, file)
 
     def account(self) -> str:
         """What had become of it when it was interrupted."""
-        return f"{count(self._campaign.summary.played, 'run')} played"
+        kept = ", the ledger has them" if self.has_ledger else ""
+        return f"{count(self._campaign.summary.played, 'run')} played{kept}"
 
     def judge(self) -> None:
         """Raises Failed unless all is well."""
@@ -188,6 +192,9 @@ def replay(plan: Plan, case: Case | None, *, trace: Path | None, history: Path |
             return await asyncio.to_thread(simulation.run)
 
         report = run(playing, "at once")
+    if history is not None:
+        with history.open("wb") as file:
+            file.writelines(line + b"\n" for line in dump_history(simulation.history))
     if case is not None and case.source != source_hash():
         print("note: another version of the source found this run", file=sys.stderr)
     if as_json:

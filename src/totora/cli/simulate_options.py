@@ -58,9 +58,11 @@ def carry_out(
             seeds = range(sys.maxsize)
         if seeds.stop == sys.maxsize and hours is None:
             raise click.UsageError("seeds without an end: give --hours")
-        workloads = ("log", "kv") if workload in (None, "all") else (workload,)
+        workloads: tuple[Literal["log", "kv"], ...] = ("log", "kv")
+        if workload == "log" or workload == "kv":
+            workloads = (workload,)
         run_campaign(
-            [_plan(0, each, shared) for each in workloads],
+            [Plan(seed=0, workload=each, **shared) for each in workloads],
             seeds,
             jobs=jobs,
             hours=hours,
@@ -75,19 +77,14 @@ def carry_out(
     if replayed.isascii() and replayed.isdecimal() and len(replayed) < 19:
         if workload == "all":
             raise click.UsageError("--replay plays one run: --workload log or --workload kv")
-        plan = _plan(int(replayed), workload or "log", shared)
+        plan = Plan(seed=int(replayed), workload=workload or "log", **shared)
     else:
         _refuse(context, OF_A_PLAN, "does not belong to --replay FILE, which says all of the run")
         case = read_case(Path(replayed))
         plan = case.plan
-    if history is not None and getattr(plan, "workload", "log") != "kv":
+    if history is not None and plan.workload != "kv":
         raise click.UsageError("--history is of --workload kv")
     replay(plan, case, trace=trace, history=history, as_json=as_json)
-
-
-def _plan(seed: int, workload: str, shared: dict[str, Any]) -> Plan:
-    more: dict[str, Any] = {"workload": workload} if "workload" in Plan.__struct_fields__ else {}
-    return Plan(seed=seed, **shared, **more)
 
 
 def _kinds(faults: str) -> tuple[str, ...]:

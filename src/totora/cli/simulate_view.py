@@ -38,8 +38,8 @@ def replay_words(plan: Plan) -> str:
     words = ["totora", "simulate", "--replay", str(plan.seed)]
     usual = Plan(seed=plan.seed)
     for name in ("seconds", "workload", "size", "transport"):
-        value = getattr(plan, name, None)
-        if value != getattr(usual, name, None):
+        value = getattr(plan, name)
+        if value != getattr(usual, name):
             words += [f"--{name}", f"{value:g}" if isinstance(value, float) else str(value)]
     if plan.rate_per_s != usual.rate_per_s:
         words += ["--rate", f"{plan.rate_per_s:g}"]
@@ -64,8 +64,7 @@ def replayed(report: Report) -> list[str]:
 
 
 def _named(plan: Plan) -> str:
-    workload = getattr(plan, "workload", None)
-    return f"seed {plan.seed}" + (f", workload {workload}" if workload else "")
+    return f"seed {plan.seed}, workload {plan.workload}"
 
 
 def _broken(report: Report) -> list[str]:
@@ -218,7 +217,7 @@ class View:
 
     def _event(self, event: str, plan: Plan, lines: list[str], **fields: Any) -> None:
         if self._as_json:
-            told = {"event": event, "seed": plan.seed, "workload": getattr(plan, "workload", None), **fields}
+            told = {"event": event, "seed": plan.seed, "workload": plan.workload, **fields}
             lines = [to_json(told)]
         self.progress.say(lines)
 
@@ -263,7 +262,7 @@ class View:
 
 
 def _as_object(plan: Plan, outcome: Played | Failed) -> dict[str, Any]:
-    told: dict[str, Any] = {"seed": plan.seed, "workload": getattr(plan, "workload", None)}
+    told: dict[str, Any] = {"seed": plan.seed, "workload": plan.workload}
     if isinstance(outcome, Failed):
         return told | {"why": outcome.why}
     return told | {"broken": outcome.broken, "violation": outcome.violation, "at_s": outcome.at_s}

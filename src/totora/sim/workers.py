@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Pipe, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Final, ParamSpec, TypeAlias, TypeVar
@@ -177,6 +178,7 @@ def _told(code: int | None) -> str:
 @contextmanager
 def _deaf_to_interrupts() -> Generator[None]:
     """A process that is started now never hears SIGINT: a terminal's Ctrl-C is for the one that started it."""
+    resource_tracker.ensure_running()  # it is started with the first process, and unblocks the signal then
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
