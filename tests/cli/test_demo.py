@@ -310,4 +310,4 @@ def test_default_text_is_long_enough() -> None:
     assert entries >= 100_000
     text = load(None, entries)
     assert len(text.lines) == entries
-    assert {"# totora", "class Node(Face[T]):"} <= set(text.lines)
+    assert {"# totora", "class Raft:"} <= set(text.lines)
