@@ -168,6 +168,27 @@ def status(nodes: dict[NodeId, Address], timeout: float, security: Security, as_
     print_status(nodes, security, timeout_s=timeout, as_json=as_json)
 
 
+@totora.command("check-history", short_help="Is what clients saw linearizable?")
+@click.argument("file", type=click.Path(), default="-")
+@json_option
+@click.pass_context
+def check_history(context: click.Context, file: str, as_json: bool) -> None:
+    """Check the history in FILE, or on the standard input: could each operation have taken effect at one instant between its
+    call and its return?
+
+    A line is one operation, as JSON: client, op (get, put, append, cas or delete), key, value (of a cas: [old, new]), status
+    (ok, fail or unknown), call_ns and return_ns. If the answer is no, the smallest part that cannot be explained is shown.
+
+    Exit code: 0 linearizable; 1 not, or not decided; 2 the file cannot be read, or a line makes no sense.
+
+    --json: one object with linearizable (null: not decided), operations, keys, violations and undecided.
+    """
+    from .check_history import check_file
+
+    if not check_file(file, as_json=as_json):
+        context.exit(1)
+
+
 @totora.command(short_help="See three nodes lose their leader, and nothing else.")
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @click.option(

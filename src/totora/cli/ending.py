@@ -12,11 +12,15 @@ import click
 from ..errors import RaftError
 from .text import escape, why
 
-__all__ = ["Commands", "Failed", "Interrupted", "discard", "leave"]
+__all__ = ["Commands", "Failed", "Interrupted", "Unusable", "discard", "leave"]
 
 
 class Failed(Exception):
     """The command did not do what it was asked to; `str()` says why, in one line."""
+
+
+class Unusable(Failed):
+    """What the command was given cannot be used: as bad as bad usage."""
 
 
 class Interrupted(Exception):
@@ -50,7 +54,7 @@ class Commands(click.Group):
                 sys.stdout.flush()
             except OSError:
                 discard(sys.stdout)
-            ctx.exit(1)
+            ctx.exit(2 if isinstance(error, Unusable) else 1)
         return result
 
 

@@ -3,18 +3,20 @@
 The search of Wing and Gong, in Lowe's form ("Testing for linearizability", 2017): the history is walked through in the order of
 time with a set of *configurations*, each a state that the object may be in and the pending operations that took effect already.
 An operation is made to take effect only when it must, at its return, after whatever pending ones are needed before it. If no
-configuration allows a return, the history is not linearizable. Three things keep the set small:
+configuration allows a return, the history is not linearizable. Four things keep the set small:
 
 - *Locality*: a history is linearizable if its part for each key is.
 - *Eager observations*: a pending operation that changes nothing takes effect as soon as the state allows its answer.
 - *Dominance*: an operation of unknown outcome may never take effect, so of two configurations in the same state the one that has
   used fewer of them can do all that the other can.
+- *Symmetry*: operations of unknown outcome that do the same are one as good as the other, so the first of them that is left is used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final, Generic, TypeAlias, TypeVar
 
 import msgspec
@@ -88,17 +90,28 @@ _Configurations: TypeAlias = "dict[tuple[S, int], list[int]]"
 
 
 class _Search(Generic[S]):
-    """One object's history. Sets of operations are bits of an integer, by their place in the history."""
+    """One object's history. Sets of operations are bits of an integer, by their place in the history.
 
-    def __init__(self, initial: S, calls: Sequence[Call[S]]) -> None:
+    initial: the states that it may be in at first. steps_max: see STEPS_MAX.
+    """
+
+    def __init__(
+        self, initial: Iterable[S], calls: Sequence[Call[S]], *, steps_max: int | None = None
+    ) -> None:
         self._calls = calls
+        self._steps_max = STEPS_MAX if steps_max is None else steps_max
         self._pending: list[int] = []
-        self._optional: list[int] = []
+        self._optional: dict[Hashable, list[int]] = {}
         self._leaving: dict[S, list[int]] = {}
-        self._found: _Configurations[S] = {(initial, 0): [0]}
+        self._found: _Configurations[S] = {(state, 0): [0] for state in initial}
 
-    def run(self) -> tuple[Call[S], tuple[S, ...], tuple[Call[S], ...]] | None:
-        """The first return that is not possible, with the states before it and what was pending; None: all are."""
+    def run(
+        self, returned: Callable[[], None] = lambda: None
+    ) -> tuple[Call[S], tuple[S, ...], tuple[Call[S], ...]] | None:
+        """The first return that is not possible, with the states before it and what was pending; None: all are.
+
+        returned: called after each return that is.
+        """
         moments: list[tuple[int, int, int]] = []
         for number, call in enumerate(self._calls):
             # Of equal times calls come first: what may be concurrent is taken to be.
@@ -114,9 +127,11 @@ class _Search(Generic[S]):
             self._found = self._returned(number)
             if not self._found:
                 states = tuple(dict.fromkeys(state for state, _ in before))
-                beside = tuple(self._calls[n] for n in (*self._pending, *self._optional) if n != number)
+                optional = chain.from_iterable((*self._optional.values(), *self._leaving.values()))
+                beside = tuple(self._calls[n] for n in sorted((*self._pending, *optional)) if n != number)
                 return self._calls[number], states, beside
             self._pending.remove(number)
+            returned()
         return None
 
     def _called(self, number: int) -> None:
@@ -128,7 +143,9 @@ class _Search(Generic[S]):
         elif call.leaves is not None and call.needs is None:
             self._leaving.setdefault(call.leaves[0], []).append(number)
         else:
-            self._optional.append(number)
+            # What only its effect tells is like no other.
+            alike = (call.needs, call.leaves) if call.leaves is not None else number
+            self._optional.setdefault(alike, []).append(number)
 
     def _returned(self, number: int) -> _Configurations[S]:
         """Every configuration in which operation `number` has taken effect, and nothing that need not have."""
@@ -149,8 +166,8 @@ class _Search(Generic[S]):
                     steps += 1
                     if _add(seen, after, done_then, used_then):
                         following.append((after, done_then, used_then))
-            if steps > STEPS_MAX:
-                raise _Undecided
+                if steps > self._steps_max:
+                    raise _Undecided
             frontier = following
         return reached
 
@@ -168,20 +185,20 @@ class _Search(Generic[S]):
                 anything = True
             if not call.observes and (after := call.effect(state)) is not None:
                 yield after, self._observed(after, done | 1 << number), used
-        for number in self._optional:
-            if not used & 1 << number:
-                call = self._calls[number]
-                if call.needs is not None:
-                    needed.add(call.needs[0])
-                else:
-                    anything = True
+        optional = [number for alike in self._optional.values() if (number := _unused(alike, used)) is not None]
+        for number in optional:
+            call = self._calls[number]
+            if call.needs is not None:
+                needed.add(call.needs[0])
+            else:
+                anything = True
         # What may never have happened is taken to have happened only where something goes on from there.
         for left in self._leaving if anything else needed:
-            for number in self._leaving.get(left, ()):
-                if not used & 1 << number and left != state:
-                    yield left, self._observed(left, done), used | 1 << number
-        for number in self._optional:
-            after = None if used & 1 << number else self._calls[number].effect(state)
+            first = _unused(self._leaving.get(left, ()), used)
+            if first is not None and left != state:
+                yield left, self._observed(left, done), used | 1 << first
+        for number in optional:
+            after = self._calls[number].effect(state)
             if after is not None and (anything or after in needed):
                 yield after, self._observed(after, done), used | 1 << number
 
@@ -201,6 +218,11 @@ class _Search(Generic[S]):
         return done
 
 
+def _unused(alike: Iterable[int], used: int) -> int | None:
+    """The first of these operations that is not in `used`."""
+    return next((number for number in alike if not used & 1 << number), None)
+
+
 def _add(found: _Configurations[S], state: S, done: int, used: int) -> bool:
     """Add a configuration unless another one can do all that it can; True if it was added."""
     sets = found.setdefault((state, done), [])
@@ -211,11 +233,13 @@ def _add(found: _Configurations[S], state: S, done: int, used: int) -> bool:
     return True
 
 
-def check_calls(initial: S, calls: Iterable[Call[S]], key: str = "") -> Violation | None:
+def check_calls(
+    initial: S, calls: Iterable[Call[S]], key: str = "", returned: Callable[[], None] = lambda: None
+) -> Violation | None:
     """The history of one object, whatever it is. Raises RuntimeError if it takes too many configurations to decide."""
     ordered = sorted(calls, key=lambda call: call.call_ns)
     try:
-        found = _Search(initial, ordered).run()
+        found = _Search((initial,), ordered).run(returned)
     except _Undecided:
         raise RuntimeError(f"key {key!r}: too many configurations to decide") from None
     if found is None:
@@ -290,8 +314,13 @@ def _call_of(operation: Operation) -> Call[Hashable] | None:
     return Call(operation.call_ns, operation.return_ns, effect, needs, leaves, observes, unknown, operation)
 
 
-def check_history(history: Iterable[Operation]) -> Verdict:
-    """Check a history of keys and values; all keys are absent at its beginning."""
+def check_history(
+    history: Iterable[Operation], returned: Callable[[], None] = lambda: None
+) -> Verdict:
+    """Check a history of keys and values; all keys are absent at its beginning.
+
+    returned: called as it goes on, at most once for each operation.
+    """
     by_key: dict[str, list[Call[Hashable]]] = {}
     verdict = Verdict()
     for operation in history:
@@ -302,7 +331,7 @@ def check_history(history: Iterable[Operation]) -> Verdict:
             calls.append(call)
     for key, calls in by_key.items():
         try:
-            violation = check_calls(_ABSENT, calls, key)
+            violation = check_calls(_ABSENT, calls, key, returned)
         except RuntimeError:
             verdict.undecided.append(key)
             continue
