@@ -22,7 +22,9 @@ def explained(*history: Operation) -> Part:
 
 def test_a_stale_read_is_shown_with_the_write_that_it_missed() -> None:
     """A hundred sound operations around it are not."""
-    history = [o for n in range(50) for o in (op("put", n, 20 * n, 20 * n + 1), op("get", n, 20 * n + 2, 20 * n + 9))]
+    history = [
+        o for n in range(50) for o in (op("put", n, 20 * n, 20 * n + 1), op("get", n, 20 * n + 2, 20 * n + 9))
+    ]
     late = [op("put", 100, 1_000, 1_001), op("get", 49, 1_002, 1_003)]
     after = [op("put", n, 10 * n, 10 * n + 1) for n in range(200, 250)]
     part = explained(*history, *late, *after)
@@ -39,7 +41,9 @@ def test_what_nobody_wrote_is_shown_alone() -> None:
 
 def test_two_winners_of_one_swap_are_shown() -> None:
     put, one, other = op("put", 0, 1, 2), op("cas", [0, 1], 3, 9), op("cas", [0, 2], 4, 8)
-    assert explained(op("put", 7, 0, 1), put, one, other) == Part((one, other), anything_before=True, beside=0)
+    assert explained(op("put", 7, 0, 1), put, one, other) == Part(
+        (one, other), anything_before=True, beside=0
+    )
 
 
 def test_a_part_with_appends_starts_at_the_beginning() -> None:

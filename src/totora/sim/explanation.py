@@ -74,7 +74,10 @@ class _Reducer:
         def since(moment: int) -> _Calls:
             return [call for call in calls if call.optional or call.return_ns >= moment]
 
-        low, high = 0, len(moments)  # The contradiction stands from every moment before `low` on, from none at `high`.
+        low, high = (
+            0,
+            len(moments),
+        )  # The contradiction stands from every moment before `low` on, from none at `high`.
         while low < high:
             middle = (low + high) // 2
             if self.contradicts(since(moments[middle])):
@@ -93,9 +96,7 @@ class _Reducer:
             candidates = [call for call in calls if may(call)]
             for start in range(0, len(candidates), size):
                 chosen = set(map(id, candidates[start : start + size]))
-                tried = [
-                    new for call in calls for new in (_weaker(call) if id(call) in chosen else (call,))
-                ]
+                tried = [new for call in calls for new in (_weaker(call) if id(call) in chosen else (call,))]
                 if self.contradicts(tried):
                     calls = tried
             size //= 2

@@ -9,7 +9,7 @@ configuration allows a return, the history is not linearizable. Four things keep
 - *Eager observations*: a pending operation that changes nothing takes effect as soon as the state allows its answer.
 - *Dominance*: an operation of unknown outcome may never take effect, so of two configurations in the same state the one that has
   used fewer of them can do all that the other can.
-- *Symmetry*: operations of unknown outcome that do the same are one as good as the other, so the first of them that is left is used.
+- *Symmetry*: of operations of unknown outcome that do the same, one is as good as the other: the first that is left is used.
 """
 
 from __future__ import annotations
@@ -185,7 +185,8 @@ class _Search(Generic[S]):
                 anything = True
             if not call.observes and (after := call.effect(state)) is not None:
                 yield after, self._observed(after, done | 1 << number), used
-        optional = [number for alike in self._optional.values() if (number := _unused(alike, used)) is not None]
+        firsts = (_unused(alike, used) for alike in self._optional.values())
+        optional = [first for first in firsts if first is not None]
         for number in optional:
             call = self._calls[number]
             if call.needs is not None:
@@ -314,9 +315,7 @@ def _call_of(operation: Operation) -> Call[Hashable] | None:
     return Call(operation.call_ns, operation.return_ns, effect, needs, leaves, observes, unknown, operation)
 
 
-def check_history(
-    history: Iterable[Operation], returned: Callable[[], None] = lambda: None
-) -> Verdict:
+def check_history(history: Iterable[Operation], returned: Callable[[], None] = lambda: None) -> Verdict:
     """Check a history of keys and values; all keys are absent at its beginning.
 
     returned: called as it goes on, at most once for each operation.
