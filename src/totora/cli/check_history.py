@@ -148,9 +148,7 @@ def _part_lines(key: str, size: int, part: Part) -> list[str]:
         )
     if part.beside:
         writes = count(part.beside, "write")
-        lines.append(
-            f"  {writes} beside may have taken effect meanwhile or not: either way that does not help"
-        )
+        lines.append(f"  whether {writes} beside took effect or not, that does not help")
     return lines
 
 

@@ -2,9 +2,9 @@
 
 The history of one key is made weaker, step by step, for as long as no order explains it:
 
-- What came later than the first answer that is not possible goes.
-- What had returned before some moment goes, if the contradiction stands whatever the key held at that moment.
-- Reads and failed comparisons go; writes may as well take effect late, or never.
+- What was called after the first answer that is not possible goes.
+- What had returned before some moment goes, if the contradiction stands whatever the key held then.
+- Of the others, reads and failed comparisons go, and writes may as well have had no effect.
 
 Each step only allows more, so whatever is left contradicts itself within the whole history too.
 """
@@ -35,7 +35,7 @@ class Part:
     """operations: no order of them, each between its call and its return, gives their answers; by the times of their calls.
 
     anything_before: that is so whatever the key held before them; else it is absent at first.
-    beside: writes that may have taken effect among them or not. Whichever did, it does not help.
+    beside: writes among them of which it does not matter whether they took effect.
     """
 
     operations: tuple[Operation, ...]
@@ -44,8 +44,10 @@ class Part:
 
 
 def _weaker(call: Call[Hashable]) -> Sequence[Call[Hashable]]:
-    """What is left of it where it need not be explained: a write may have taken effect, at any time after its call."""
-    return () if call.observes else (replace(call, optional=True),)
+    """What is left of it where it need not be explained: a write may have taken effect in its time, or not."""
+    if call.observes:
+        return ()
+    return (call if call.optional else replace(call, optional=True, expires=True),)
 
 
 class _Reducer:
@@ -64,20 +66,24 @@ class _Reducer:
             return False
 
     def cut_what_was_before(self, calls: _Calls) -> tuple[_Calls, bool]:
-        """Leave out all that returned before the latest moment from which on `calls` contradict themselves."""
+        """Leave out all that returned before the latest moment from which on `calls` contradict themselves.
+
+        It made the state of that moment, which may be any. What was under way then may have taken effect already.
+        """
         if any(call.leaves is None and not call.observes for call in calls):
             return calls, False  # What an append leaves depends on what was before.
         named = [state for call in calls for state in (call.needs, call.leaves) if state is not None]
         exact, self.initial = self.initial, dict.fromkeys((_ABSENT, _SOMETHING_ELSE, *(s for (s,) in named)))
-        moments = sorted({call.return_ns for call in calls if not call.optional})
 
         def since(moment: int) -> _Calls:
-            return [call for call in calls if call.optional or call.return_ns >= moment]
+            kept = (
+                call for call in calls if call.return_ns >= moment or (call.optional and not call.expires)
+            )
+            return [new for call in kept for new in (_weaker(call) if call.call_ns < moment else (call,))]
 
-        low, high = (
-            0,
-            len(moments),
-        )  # The contradiction stands from every moment before `low` on, from none at `high`.
+        # The contradiction stands from every moment before `low` on, from none at `high`.
+        moments = sorted({call.call_ns for call in calls})
+        low, high = 0, len(moments)
         while low < high:
             middle = (low + high) // 2
             if self.contradicts(since(moments[middle])):
@@ -114,7 +120,13 @@ def smallest_part(history: Iterable[Operation]) -> Part | None:
     if found is None:
         return None
     impossible, anything_before = found[0], False
-    calls = [call for call in calls if call.call_ns <= impossible.return_ns]
+    end_ns = impossible.return_ns
+    calls = [
+        new
+        for call in calls
+        if call.call_ns <= end_ns
+        for new in ((call,) if call.return_ns <= end_ns else _weaker(call))
+    ]
     reducer = _Reducer()
     # What nobody wrote is impossible whatever else happened: there is no need to look at all of that.
     others = [new for call in calls for new in ((call,) if call is impossible else _weaker(call))]

@@ -37,7 +37,8 @@ class Call(Generic[S]):
 
     effect: the state after it, from the state before; None if it cannot have answered as it did in that state.
     needs: (state,) if it is possible in that state alone. leaves: (state,) if it leaves that state, whatever was before.
-    observes: it changes nothing. optional: its outcome is unknown, so it may never take effect, and returns never.
+    observes: it changes nothing. optional: its outcome is unknown, so it may never take effect, and returns never; if it expires,
+        it does not take effect after its return.
     label: what it was, for people.
     """
 
@@ -49,6 +50,7 @@ class Call(Generic[S]):
     observes: bool = False
     optional: bool = False
     label: object = None
+    expires: bool = False
 
 
 @dataclass(slots=True, frozen=True)
@@ -116,7 +118,7 @@ class _Search(Generic[S]):
         for number, call in enumerate(self._calls):
             # Of equal times calls come first: what may be concurrent is taken to be.
             moments.append((call.call_ns, 0, number))
-            if not call.optional:
+            if not call.optional or call.expires:
                 moments.append((call.return_ns, 1, number))
         moments.sort()
         for _, returns, number in moments:
@@ -125,6 +127,8 @@ class _Search(Generic[S]):
                 continue
             before = self._found
             self._found = self._returned(number)
+            if self._calls[number].expires:
+                self._add_without(number, before)
             if not self._found:
                 states = tuple(dict.fromkeys(state for state, _ in before))
                 optional = chain.from_iterable((*self._optional.values(), *self._leaving.values()))
@@ -136,16 +140,23 @@ class _Search(Generic[S]):
 
     def _called(self, number: int) -> None:
         call = self._calls[number]
-        if not call.optional:
+        if not call.optional or call.expires:
             self._pending.append(number)
             if call.observes:
                 self._found = self._settled(self._found)
-        elif call.leaves is not None and call.needs is None:
+        elif call.leaves is None:
+            self._optional[number] = [number]  # It is like no other.
+        elif call.needs is None:
             self._leaving.setdefault(call.leaves[0], []).append(number)
         else:
-            # What only its effect tells is like no other.
-            alike = (call.needs, call.leaves) if call.leaves is not None else number
-            self._optional.setdefault(alike, []).append(number)
+            self._optional.setdefault((call.needs, call.leaves), []).append(number)
+
+    def _add_without(self, number: int, before: _Configurations[S]) -> None:
+        """It may as well have had no effect."""
+        for (state, done), sets in before.items():
+            if not done & 1 << number:
+                for used in sets:
+                    _add(self._found, state, done, used)
 
     def _returned(self, number: int) -> _Configurations[S]:
         """Every configuration in which operation `number` has taken effect, and nothing that need not have."""
