@@ -70,6 +70,30 @@ def is_explained(history: list[Operation], part: Part) -> bool:
     return False
 
 
+def test_a_read_that_began_before_the_part_may_have_been_over() -> None:
+    """It is under way when the part begins, and a write that had returned by then may lie between both."""
+    history = [
+        op("put", "a", 6, 19),
+        op("get", "a", 9, 23),
+        op("put", "c", 14, 28),
+        op("get", None, 23, 35),
+        op("get", "b", 26, 39),
+        op("cas", ["c", "a"], 29, 31),
+    ]
+    assert not is_explained(history, explained(*history))
+
+
+def test_a_read_that_ends_behind_the_part_may_see_what_comes_later() -> None:
+    history = [
+        op("put", "a", 3, 4),
+        op("get", "a", 6, 14),
+        op("get", "b", 16, 29),
+        op("get", None, 18, 22),
+        op("put", "b", 28, 37),
+    ]
+    assert not is_explained(history, explained(*history))
+
+
 @pytest.mark.parametrize("seed", range(by_level(quick=3, ci=30)))
 def test_a_part_contradicts_itself_whatever_else_happened(seed: int) -> None:
     """Of random histories: with all others made weaker it is still not linearizable, and alone it is not either, whatever was
