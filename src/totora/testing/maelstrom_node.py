@@ -160,7 +160,7 @@ class MaelstromNode(Runtime):
         settings: Settings,
         send: Callable[[str, bytes], None],
     ) -> None:
-        self._codec = EntryCodec(cast("type[Command]", Command))
+        self._codec: EntryCodec[Command] = EntryCodec(cast("type[Command]", Command))
         self.network = MaelstromNetwork(send)
         nodes: Mapping[NodeId, Address] = {id: _address(name) for id, name in enumerate(names, start=1)}
         id = names.index(name) + 1
