@@ -21,8 +21,7 @@ def send_heartbeat(state: State, leader: Leader, peer: NodeId) -> None:
 
 def send_probe(state: State, leader: Leader, peer: NodeId, prev_log_index: LogIndex) -> None:
     """Ask once more whether a follower's log matches there: the first question, with its entries, may be lost or slow."""
-    if prev_log_index > state.log.base_index:
-        _send_empty(state, leader, peer, prev_log_index)
+    _send_empty(state, leader, peer, prev_log_index)
 
 
 def _send_empty(state: State, leader: Leader, peer: NodeId, prev_log_index: LogIndex) -> None:

@@ -84,8 +84,10 @@ def heartbeat(state: State, leader: Leader) -> None:
     patience_ns = state.settings.retransmit_ns
     for peer, progress in leader.progress.items():
         if progress.probing and progress.probe_sent:
-            if progress.next_index - 1 > progress.match_index and peer in state.linked:
-                send_probe(state, leader, peer, progress.next_index - 1)
+            prev_log_index = progress.next_index - 1
+            # Where the log begins the heartbeat itself has asked.
+            if prev_log_index > max(progress.match_index, state.log.base_index) and peer in state.linked:
+                send_probe(state, leader, peer, prev_log_index)
         elif patience_ns and progress.under_way and state.now - progress.progress_ns > patience_ns:
             progress.probe(progress.match_index + 1)
         _send_entries(state, leader, peer, progress)
