@@ -5,11 +5,14 @@ SHELL := /bin/sh
 .SUFFIXES:
 
 LEVEL ?= quick
+SEED ?=
+MINUTES ?= 8
 export LEVEL
 
 BIN := .venv/bin
 PINS := .venv/.pins
 READY := .venv/.ready
+PEERS := .venv/.peers
 BENCH := $(if $(wildcard bench/*.py),bench)
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist worksteal
 MEASURED := tests/core tests/session tests/storage
@@ -23,8 +26,10 @@ help:
 	@echo 'make check    format, lint, types, layers and docs; changes nothing'
 	@echo 'make fix      mends what of that can be mended'
 	@echo 'make bench    figures, beside their peers and the floor'
+	@echo 'make simulate random runs for MINUTES=8, with seeds of SEED= or of the commit and the time'
+	@echo 'make mutants  how many random runs it takes to catch each planted bug'
 	@echo 'make docs     the pages, into build/docs'
-	@echo 'make pins     requirements/dev.txt anew from requirements/dev.in'
+	@echo 'make pins     requirements/*.txt anew from requirements/*.in'
 	@echo 'make clean    removes .venv, build and caches'
 
 # -- the environment -------------------------------------------------------------------------------
@@ -35,6 +40,10 @@ $(PINS): requirements/dev.txt tools/setup.sh
 
 $(READY): $(PINS) pyproject.toml
 	@tools/setup.sh project
+	@touch $@
+
+$(PEERS): $(READY) requirements/bench.txt
+	@tools/setup.sh bench
 	@touch $@
 
 .PHONY: setup
@@ -58,8 +67,16 @@ ifeq ($(LEVEL),ci)
 endif
 
 .PHONY: bench
-bench: $(READY)
+bench: $(PEERS)
 	@$(BIN)/python -m bench
+
+.PHONY: mutants
+mutants: $(READY)
+	@$(BIN)/python -m tests.mutants --jobs 2
+
+.PHONY: simulate
+simulate: $(READY)
+	@tools/simulate.sh '$(SEED)' '$(MINUTES)'
 
 .PHONY: docs
 docs: $(READY)
@@ -104,7 +121,7 @@ fix: $(READY)
 
 .PHONY: pins
 pins:
-	$(say) pins 'requirements/dev.txt'
+	$(say) pins 'requirements/*.txt'
 	@tools/pins.sh
 
 .PHONY: clean

@@ -26,11 +26,14 @@ Answer: TypeAlias = dict[str, Any]
 
 
 class Worker:
-    """One node's process."""
+    """A process: of the node `id`, or of a client if that is 0."""
 
-    def __init__(self, id: int, nodes: dict[int, tuple[str, int]], data_dir: Path | None) -> None:
+    def __init__(
+        self, id: int, nodes: dict[int, tuple[str, int]], data_dir: Path | None, transport: str = "tcp"
+    ) -> None:
         self.id = id
-        setup = {"id": id, "nodes": nodes, "data_dir": None if data_dir is None else str(data_dir)}
+        folder = None if data_dir is None else str(data_dir)
+        setup = {"id": id, "nodes": nodes, "data_dir": folder, "transport": transport}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "bench.worker", json.dumps(setup)],
             cwd=ROOT,
@@ -86,14 +89,20 @@ class Worker:
 class Cluster:
     """Workers by id; without a folder they keep nothing on disk."""
 
-    def __init__(self, count: int, folder: Path | None) -> None:
+    def __init__(self, count: int, folder: Path | None, transport: str = "tcp") -> None:
         self.folder = folder
+        self.transport = transport
         self.nodes = free_addresses(count)
         self.workers: dict[int, Worker] = {}
 
     def start(self, id: int) -> Worker:
-        self.workers[id] = worker = Worker(id, self.nodes, self.folder / f"node{id}" if self.folder else None)
+        data_dir = self.folder / f"node{id}" if self.folder else None
+        self.workers[id] = worker = Worker(id, self.nodes, data_dir, self.transport)
         return worker
+
+    def client(self, id: int) -> Worker:
+        """A client process that talks to this node; the caller stops it."""
+        return Worker(0, {id: self.nodes[id]}, None)
 
     def start_all(self) -> None:
         for id in self.nodes:
@@ -124,9 +133,9 @@ class Cluster:
 
 
 @contextmanager
-def running(count: int, folder: Path | None) -> Generator[Cluster]:
+def running(count: int, folder: Path | None, *, transport: str = "tcp") -> Generator[Cluster]:
     """A started cluster of `count` nodes; stopped at the end, whatever happens."""
-    cluster = Cluster(count, folder)
+    cluster = Cluster(count, folder, transport)
     try:
         cluster.start_all()
         yield cluster

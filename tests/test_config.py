@@ -62,15 +62,15 @@ def test_a_size_is_a_whole_number_of_bytes(name: str, value: Any) -> None:
         ({"batch_max_bytes": (1 << 20) - 1}, "batch_max_bytes lies between entry_max_bytes and 8,388,608"),
         ({"batch_max_bytes": (8 << 20) + 1}, "batch_max_bytes lies between entry_max_bytes and 8,388,608"),
         (
-            {"segment_bytes": (64 << 10) - 4096},
-            "segment_bytes must be a multiple of 4,096, from 64 KiB to 1 GiB",
+            {"segment_bytes": 0},
+            "segment_bytes must be a multiple of 4,096, up to 1 GiB",
         ),
         (
             {"segment_bytes": (64 << 10) + 1},
-            "segment_bytes must be a multiple of 4,096, from 64 KiB to 1 GiB",
+            "segment_bytes must be a multiple of 4,096, up to 1 GiB",
         ),
-        ({"segment_bytes": 2 << 30}, "segment_bytes must be a multiple of 4,096, from 64 KiB to 1 GiB"),
-        ({"segment_bytes": -(64 << 10)}, "segment_bytes must be a multiple of 4,096, from 64 KiB to 1 GiB"),
+        ({"segment_bytes": 2 << 30}, "segment_bytes must be a multiple of 4,096, up to 1 GiB"),
+        ({"segment_bytes": -(64 << 10)}, "segment_bytes must be a multiple of 4,096, up to 1 GiB"),
     ],
     ids=str,
 )
@@ -80,7 +80,7 @@ def test_settings_that_do_not_fit_together_are_refused(settings: dict[str, Any],
 
 def test_settings_at_their_bounds_are_taken() -> None:
     Settings(heartbeat_s=0.5, election_min_s=1.0, election_max_s=SECONDS_MAX, request_timeout_s=SECONDS_MAX)
-    Settings(entry_max_bytes=1, batch_max_bytes=1, segment_bytes=64 << 10)
+    Settings(entry_max_bytes=1, batch_max_bytes=1, segment_bytes=4096)
     Settings(entry_max_bytes=1 << 20, batch_max_bytes=8 << 20)
 
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# requirements/dev.txt anew from requirements/dev.in: every package pinned and hashed, for Python 3.11 to 3.14, with
-# no address in it. `make pins UPGRADE=1` moves all pins; without it only what dev.in asks for moves.
+# requirements/*.txt anew from requirements/*.in: every package pinned and hashed, for Python 3.11 to 3.14, with no
+# address in it. `make pins UPGRADE=1` moves all pins; without it only what the .in files ask for moves.
 set -eu
 
 uv=build/uv
@@ -8,5 +8,7 @@ uv=build/uv
     python3 -m venv "$uv"
     "$uv/bin/python" -m pip install --quiet --disable-pip-version-check uv
 }
-"$uv/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-    --no-annotate ${UPGRADE:+--upgrade} requirements/dev.in --output-file requirements/dev.txt
+for name in dev bench; do
+    "$uv/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+        --no-header --no-annotate ${UPGRADE:+--upgrade} "requirements/$name.in" --output-file "requirements/$name.txt"
+done

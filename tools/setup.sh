@@ -2,6 +2,7 @@
 # Make .venv with everything that is pinned, and the project in it, editable. `make` calls this; so may you.
 #   tools/setup.sh python     the environment and the pins
 #   tools/setup.sh project    the project itself; needs no network
+#   tools/setup.sh bench      what `make bench` needs besides
 # PYTHON=... names the interpreter; without it the first of python3, python3.14 ... python3.11 that will do is taken.
 set -eu
 
@@ -46,8 +47,13 @@ python)
 project)
     $pip install --quiet --no-deps --no-build-isolation --no-index --editable .
     ;;
+bench)
+    printf '%-9s %s\n' setup 'packages of requirements/bench.txt'
+    $pip install --quiet --no-deps --require-hashes --only-binary :all: --no-binary pysyncobj \
+        --requirement requirements/bench.txt
+    ;;
 *)
-    sed -n '2,5s/^# //p' "$0" >&2
+    sed -n '2,6s/^# //p' "$0" >&2
     exit 2
     ;;
 esac

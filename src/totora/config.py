@@ -215,8 +215,8 @@ class Settings:
             f"batch_max_bytes lies between entry_max_bytes and {BATCH_BYTES_MAX:,}",
         )
         check(
-            self.segment_bytes % 4096 == 0 and 64 << 10 <= self.segment_bytes <= SEGMENT_BYTES_MAX,
-            "segment_bytes must be a multiple of 4,096, from 64 KiB to 1 GiB",
+            self.segment_bytes % 4096 == 0 and 4096 <= self.segment_bytes <= SEGMENT_BYTES_MAX,
+            "segment_bytes must be a multiple of 4,096, up to 1 GiB",
         )
 
     @property

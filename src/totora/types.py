@@ -7,6 +7,7 @@ from typing import Annotated, Final, Generic, Literal, Protocol, TypeAlias, Type
 import msgspec
 
 __all__ = [
+    "FAR_NS",
     "NUMBER_MAX",
     "Address",
     "Entry",
@@ -22,6 +23,9 @@ __all__ = [
 
 NUMBER_MAX: Final = (1 << 63) - 1
 """Terms, indexes and ids are at most this, on disk and on the wire: what claims more is refused when it is decoded."""
+
+FAR_NS: Final = 1 << 63
+"""Later than any deadline."""
 
 Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=NUMBER_MAX)]
 
@@ -50,7 +54,7 @@ class Random(Protocol):
     def getrandbits(self, k: int, /) -> int: ...
 
 
-class Entry(msgspec.Struct, Generic[T], frozen=True):
+class Entry(msgspec.Struct, Generic[T], frozen=True, gc=False):
     """One of the users' entries, where it stands and what it holds.
 
     index: its place in the log; no-ops and configurations take places too, so indexes may skip.

@@ -34,9 +34,10 @@ from totora.aio import applier
 from totora.aio.runtime import Runtime
 from totora.cli.demo_cluster import free_addresses
 from totora.core.messages import Message, ProposeAccepted
-from totora.session.proposals import Appended
 from totora.session.requests import Result
+from totora.session.units import Appended
 from totora.sim.key_value import Append, Command, Get, KeyValue, Put, Value
+from totora.types import FAR_NS
 
 
 class Note(msgspec.Struct, frozen=True, array_like=True, tag="note"):
@@ -96,7 +97,7 @@ def applier_of(node: Node[Any, Any, Any, Any]) -> applier.Applier[Any, Any, Any,
 def owes_nothing(node: Node[Any, Any, Any, Any]) -> bool:
     """No call is remembered, and no result."""
     applier = applier_of(node)
-    return not applier._pending and not applier._waiting and applier.deadline() is None
+    return not applier._pending and not applier._waiting and applier.deadline() == FAR_NS
 
 
 # -- results

@@ -16,8 +16,8 @@ import pytest
 from tests.cli.shell import Ended, started, totora
 from tests.cli.test_terminal import terminal
 from tests.cli.test_usage import invoke
+from tests.planted.example import BREAKS, BROKEN, planted_everywhere
 from tests.processes.waiting import HANG_S, eventually_in_thread
-from tests.sim.planted import BREAKS, BROKEN, planted_everywhere
 from totora.cli import simulate_options
 from totora.cli.simulate_view import replay_words
 from totora.sim.faults import FAULTS
@@ -87,6 +87,13 @@ def test_hours_need_no_seeds() -> None:
     ended = totora("simulate", "--hours", "0.01", *SHORT, "--json")
     assert ended.code == 0
     assert 36 <= summary(ended)["simulated_s"] < 120
+
+
+def test_minutes_are_of_real_time() -> None:
+    """Runs begin until they are over, and what was begun is played to its end."""
+    ended = totora("simulate", "--seeds", "7:", "--minutes", "0.02", *SHORT, "--json")
+    assert ended.code == 0
+    assert summary(ended)["played"] >= 1
 
 
 # -- what breaks
@@ -203,7 +210,7 @@ def test_the_kinds_of_faults_are_listed() -> None:
         ("--seeds x", "'x' is not A:B, A: or a number"),
         ("--seeds 7:7", "'7:7' holds no seed"),
         (f"--seeds {'9' * 19}:", "holds no seed"),
-        ("--seeds 7:", "seeds without an end: give --hours"),
+        ("--seeds 7:", "seeds without an end: give --hours or --minutes"),
         ("--seconds 0", "Invalid value for '--seconds'"),
         ("--jobs 0", "Invalid value for '--jobs'"),
         ("--size 10", "Invalid value for '--size'"),

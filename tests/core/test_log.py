@@ -153,3 +153,14 @@ def test_the_tail_that_was_recovered_may_be_short() -> None:
     assert log.term_at(1) == 1
     log.truncate_after(2)
     assert (log.last_index, log.last_term, log.durable_index, log.tail_bytes) == (2, 1, 2, 0)
+
+
+def test_what_lies_behind_the_last_index_is_not_looked_at() -> None:
+    """A read of one entry takes the batch that holds it, however much follows."""
+    batches = [entry(1, 1, b"a"), entry(2, 1, b"b", b"c"), entry(4, 1, b"d")]
+    log = log_of(batches)
+    assert log.batches_from(1, 1_000, 1) == batches[:1]
+    assert log.batches_from(1, 1_000, 2) == batches[:2], "the batch that holds it, whole"
+    assert log.batches_from(3, 1_000, 3) == batches[1:2]
+    assert log.batches_from(1, 1_000, 9) == batches
+    assert log.batches_from(3, 1_000, 1) == batches[1:2], "at least one"

@@ -19,7 +19,7 @@ from totora.core import log, progress, replication, summary
 
 STEPS = 300
 BLOCK = 25
-SEEDS = range(by_level(quick=200, ci=2_000))
+SEEDS = range(by_level(quick=200, ci=800))
 ROOT = Path(__file__).parents[2]
 
 

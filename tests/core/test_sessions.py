@@ -11,6 +11,7 @@ from totora.core.batch import join_payloads
 from totora.core.effects import Refused
 from totora.core.messages import AppendAccepted, AppendEntries
 from totora.core.proposals import UNCOMMITTED_BYTES_MAX
+from totora.core.summary import session_number
 
 from .cluster import MS, Cluster, chosen
 
@@ -160,6 +161,20 @@ def test_what_is_remembered_no_longer_is_expired_not_appended() -> None:
     assert c.propose(1, b"x", session=7, sequence=1, key=("k", 1)) == [Refused(("k", 1), "expired")]
     (known,) = c.propose(1, b"x", session=7, sequence=2, key=("k", 2))
     assert isinstance(known, fx.Append)
+
+
+def test_a_later_session_of_its_holder_ends_a_session() -> None:
+    """What comes of it afterwards is refused, at a sequence number that is next too; another holder's goes on."""
+    c = led()
+    first, second = session_number(7, 0), session_number(7, 1)
+    c.propose(1, b"x", session=first, sequence=1)
+    c.propose(1, b"o", session=8, sequence=1)
+    c.propose(1, b"y", session=second, sequence=1)
+    for sequence in (1, 2):
+        refused = c.propose(1, b"z", session=first, sequence=sequence, key=("k", sequence))
+        assert refused == [Refused(("k", sequence), "expired")]
+    c.propose(1, b"p", session=8, sequence=2)
+    assert c.payloads(1)[-3:] == [b"o", b"y", b"p"]
 
 
 def test_a_forgotten_session_cannot_be_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:

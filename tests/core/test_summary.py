@@ -7,7 +7,7 @@ import random
 from totora.core import summary as summary_module
 from totora.core.batch import Batch, Kind, join_payloads
 from totora.core.quorum import Configuration, Member
-from totora.core.summary import RUNS_MAX, LogSummary
+from totora.core.summary import RUNS_MAX, LogSummary, session_number
 
 from .cluster import entry, founded, noop
 
@@ -142,6 +142,34 @@ def test_taking_back_what_was_forgotten_meanwhile_is_nothing() -> None:
     summary.truncate_after(0)
     assert (len(table), table.horizon) == (0, horizon)
     assert horizon >= 2
+
+
+def test_of_a_holder_the_latest_session_is_remembered_and_taken_back() -> None:
+    """In a copy too, which shares nothing with the original."""
+    first, second = session_number(7, 0), session_number(7, 1)
+    summary = fold([entry(1, 1, session=first, sequence=1), entry(2, 1, session=first, sequence=2)])
+    for index, sequence in ((3, 1), (4, 2)):
+        summary.append(entry(index, 1, session=second, sequence=sequence))
+    table = summary.sessions
+    assert (len(table), table.get(first), table.is_over(first), table.is_over(second)) == (
+        1,
+        None,
+        True,
+        False,
+    )
+    decoded = LogSummary.decode(summary.encode()).sessions
+    assert decoded.get(second) == table.get(second)
+    twin = summary.copy()
+    for one in (summary, twin):
+        one.truncate_after(3)
+        known = one.sessions.get(second)
+        assert known is not None
+        assert known.next_sequence == 2
+        one.truncate_after(2)
+        known = one.sessions.get(first)
+        assert known is not None
+        assert known.next_sequence == 3
+        one.append(entry(3, 2, session=first, sequence=3))
 
 
 def test_a_session_finds_what_it_still_remembers() -> None:

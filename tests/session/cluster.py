@@ -22,7 +22,8 @@ from totora.core.quorum import Configuration, Member
 from totora.core.roles import Leader
 from totora.errors import OutcomeUnknown, Overloaded, RaftError
 from totora.session.engine import ClientKey, Engine
-from totora.session.proposals import Appended, Proposals
+from totora.session.proposals import Proposals
+from totora.session.units import Appended
 from totora.types import LogIndex, NodeId, RoleName, Term
 
 MS: Final = 1_000_000
@@ -393,8 +394,7 @@ class Cluster:
         self.settle(wanted)
         for _ in range(1_000_000):
             due = min((self.engine(id).deadline() for id in self.alive), default=end + 1)
-            deadlines = [when for client in self.clients if (when := client.proposals.deadline()) is not None]
-            due = min([due, *deadlines])
+            due = min([due, *(client.proposals.deadline() for client in self.clients)])
             if due > end:
                 break
             self.clock.now = max(self.clock.now, due)
@@ -410,8 +410,7 @@ class Cluster:
             if self.engine(id).deadline() <= self.clock.now:
                 self.engine(id).tick()
         for client in self.clients:
-            when = client.proposals.deadline()
-            if when is not None and when <= self.clock.now:
+            if client.proposals.deadline() <= self.clock.now:
                 client.tick()
 
     def elect(self, id: NodeId) -> None:

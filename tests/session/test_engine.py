@@ -29,7 +29,8 @@ from totora.errors import (
 )
 from totora.session import proposals
 from totora.session import relays as module
-from totora.session.proposals import RETRY_NS, Appended
+from totora.session.proposals import RETRY_NS
+from totora.session.units import Appended
 
 UDP = Settings(transport="udp")
 
@@ -288,24 +289,43 @@ def test_8_a_doubled_propose_is_appended_once(cluster: Cluster) -> None:
 
 
 def test_8_a_late_copy_after_the_sender_gave_up_is_appended_at_most_once(cluster: Cluster) -> None:
-    """Its session was dropped for another one. It may still take effect, as was said; once."""
+    """It may still take effect, as was said; once, and before all that its sender appends afterwards."""
     gave_up = cluster.append(2, b"late", timeout_ms=100)
     (call,) = cluster.take(is_to(1, Propose))
     cluster.advance(150)
     assert isinstance(gave_up.error, OutcomeUnknown)
     assert "may still take effect" in str(gave_up.error)
-    after = cluster.append(2, b"after")
-    cluster.settle()
-    assert after.appended == Appended(2, 1)
     for _ in range(3):
         cluster.hand_over(call)
         cluster.settle()
-    cluster.advance(100)
-    assert values(cluster) == [b"after", b"late"]
-    assert after.appended == Appended(2, 1)
-    next_one = cluster.append(2, b"next")
+    after = cluster.append(2, b"after")
     cluster.settle()
-    assert next_one.appended == Appended(4, 1)
+    assert after.appended == Appended(3, 1)
+    cluster.hand_over(call)
+    cluster.advance(100)
+    assert values(cluster) == [b"late", b"after"]
+
+
+def test_8_what_comes_after_a_later_append_of_its_sender_comes_too_late(cluster: Cluster) -> None:
+    """The sender gave it up and went on: its copy is refused, at this leader and at the next."""
+    gave_up = cluster.append(2, b"late", timeout_ms=100)
+    (call,) = cluster.take(is_to(1, Propose))
+    cluster.advance(150)
+    assert isinstance(gave_up.error, OutcomeUnknown)
+    after = cluster.append(2, b"after")
+    cluster.settle()
+    assert after.appended == Appended(2, 1)
+    cluster.hand_over(call)
+    cluster.settle()
+    cluster.crash(1)
+    assert isinstance(call.message, Propose)
+    cluster.engine(cluster.lead()).message(2, call.message)
+    cluster.advance(200)
+    assert values(cluster) == [b"after"]
+    next_one = cluster.append(2, b"next")
+    cluster.advance(200)
+    assert isinstance(next_one.appended, Appended)
+    assert values(cluster) == [b"after", b"next"]
 
 
 def test_8_a_copy_of_a_forgotten_session_is_refused(

@@ -15,7 +15,7 @@ from totora.core.batch import Kind
 from totora.core.messages import Propose
 from totora.errors import LogMismatch, NotAppended, SessionExpired
 from totora.session import proposals
-from totora.session.proposals import Appended
+from totora.session.units import Appended
 from totora.types import NodeId
 
 STEPS = 2_500
@@ -286,7 +286,7 @@ class Chaos:
 
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
-@pytest.mark.parametrize("seed", range(by_level(quick=12, ci=400)))
+@pytest.mark.parametrize("seed", range(by_level(quick=12, ci=150)))
 def test_whatever_fails_every_request_has_one_outcome_and_it_is_true(
     seed: int, transport: Literal["tcp", "udp"]
 ) -> None:
@@ -295,7 +295,7 @@ def test_whatever_fails_every_request_has_one_outcome_and_it_is_true(
 
 
 @pytest.mark.parametrize("transport", ["tcp", "udp"])
-@pytest.mark.parametrize("seed", range(by_level(quick=12, ci=400)))
+@pytest.mark.parametrize("seed", range(by_level(quick=12, ci=150)))
 def test_forgotten_sessions_never_append_twice(
     seed: int, transport: Literal["tcp", "udp"], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,8 +21,9 @@ from totora.errors import (
     Unavailable,
 )
 from totora.session import proposals as module
-from totora.session.proposals import RETRY_NS, Appended, Proposals, Unit
-from totora.types import LogIndex, Term
+from totora.session.proposals import RETRY_NS, Proposals
+from totora.session.units import Appended, Unit
+from totora.types import FAR_NS, LogIndex, Term
 
 FAR = 10**12
 
@@ -473,7 +474,7 @@ def test_only_what_was_never_handed_over_is_unavailable() -> None:
     bench.accept(unit, 2)
     bench.pass_time(10)
     assert bench.kind("patient") is Unavailable
-    assert bench.proposals.deadline() is None
+    assert bench.proposals.deadline() == FAR_NS
     assert bench.proposals.pending == 0
 
 

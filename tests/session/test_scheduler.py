@@ -26,11 +26,11 @@ def test_what_arrives_during_a_write_rides_in_the_next_one() -> None:
     """One write is under way, three more are asked for: they make one group."""
     scheduler = Scheduler()
     assert scheduler.idle
-    scheduler.persist(write(1))
+    scheduler.queued.append(write(1))
     assert not scheduler.idle, "it waits to be written"
     assert tokens(scheduler.next_group()) == [1]
     for token in (2, 3, 4):
-        scheduler.persist(write(token))
+        scheduler.queued.append(write(token))
         assert scheduler.next_group() == [], "one group is under way at a time"
     assert scheduler.written() == (1, [])
     assert tokens(scheduler.next_group()) == [2, 3, 4]
@@ -43,10 +43,10 @@ def test_what_arrives_during_a_write_rides_in_the_next_one() -> None:
 def test_no_message_leaves_before_its_write() -> None:
     """Each message is released by the group that holds its write, and by no earlier one."""
     scheduler = Scheduler()
-    scheduler.persist(write(1))
-    scheduler.persist(write(2))
+    scheduler.queued.append(write(1))
+    scheduler.queued.append(write(2))
     scheduler.next_group()
-    scheduler.persist(write(3))
+    scheduler.queued.append(write(3))
     held = [send(1), send(2), send(2), send(3)]
     assert not any(scheduler.may_leave(message) for message in held)
     token, released = scheduler.written()
@@ -61,7 +61,7 @@ def test_no_message_leaves_before_its_write() -> None:
 def test_10_2_1_what_rests_on_no_write_leaves_at_once() -> None:
     """A leader's AppendEntries does not wait for its own disk, nor for what waits."""
     scheduler = Scheduler()
-    scheduler.persist(write(1))
+    scheduler.queued.append(write(1))
     scheduler.next_group()
     assert not scheduler.may_leave(send(1))
     assert scheduler.may_leave(send(None))
@@ -80,7 +80,7 @@ def test_every_write_is_written_once_in_order_and_every_message_leaves_after_its
     for step in [*steps, "written", "write", "written"]:
         if step == "persist":
             token += 1
-            scheduler.persist(write(token))
+            scheduler.queued.append(write(token))
         elif step == "send" and token:
             sent.append(token)
             if scheduler.may_leave(send(token)):

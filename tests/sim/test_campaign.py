@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from tests.levels import by_level
+from tests.planted.example import BREAKS, BROKEN, planted
 from tests.processes.waiting import eventually_in_thread
-from tests.sim.planted import BREAKS, BROKEN, planted
 from totora.sim import campaign as campaigns
 from totora.sim.campaign import Campaign, Result, Run, Summary, play
 from totora.sim.ledger import Failed, Ledger, Played, plan_key, read_ledger, source_hash

@@ -75,7 +75,7 @@ def restless(world: World, acknowledge: Callable[[int], None] = lambda index: No
     world.run(scenario)
 
 
-@pytest.mark.parametrize("first", range(0, by_level(quick=10, ci=200), 10))
+@pytest.mark.parametrize("first", range(0, by_level(quick=10, ci=100), 10))
 def test_nothing_leaves_before_the_sync_it_rests_on(first: int) -> None:
     """Every message and response of a restless cluster is true of what its disks would hold without power."""
     seen: Counter[str] = Counter()

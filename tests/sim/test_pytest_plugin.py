@@ -136,7 +136,7 @@ def test_replicas(cluster):
 class Ordered(KeyValue):
     def apply(self, command):
         super().apply(command)
-        return list({command.key, "b", "c", "d"})
+        return list({command.key, *"bcdefghi"})
 
 @pytest.mark.simulate(seeds=1, machine=Ordered, entry_type=Command)
 def test_result_in_the_order_of_a_set(cluster):
@@ -144,7 +144,7 @@ def test_result_in_the_order_of_a_set(cluster):
 
 class Remembers(KeyValue):
     def apply(self, command):
-        self.values["all"] = "".join({command.key, "b", "c", "d"})
+        self.values["all"] = "".join({command.key, *"bcdefghi"})
 
 @pytest.mark.simulate(seeds=1, machine=Remembers, entry_type=Command)
 def test_state_in_the_order_of_a_set(cluster):
@@ -156,8 +156,8 @@ def test_script_that_draws_for_itself(cluster):
 
 class Sorted(KeyValue):
     def apply(self, command):
-        self.values["all"] = sorted({command.key, "b", "c", "d"})
-        return {command.key, "b", "c", "d"}
+        self.values["all"] = sorted({command.key, *"bcdefghi"})
+        return {command.key, *"bcdefghi"}
 
 @pytest.mark.simulate(seeds=1, machine=Sorted, entry_type=Command)
 def test_sets_are_no_harm_in_themselves(cluster):

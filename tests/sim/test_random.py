@@ -32,6 +32,15 @@ ONCE_VIOLATED = (
 was closed, an answer over UDP was ignored because the round trip was longer than two heartbeats, a follower behind a slow link
 got the same entries at every heartbeat; and faults of the simulator itself."""
 
+FOUND_ELSEWHERE = (
+    Plan(seed=1092, workload="kv", rate_per_s=15),
+    Plan(seed=5303, workload="kv", rate_per_s=8),
+    Plan(seed=5075, workload="kv", rate_per_s=8),
+)
+"""The same, with the key-value machine or at another rate: an entry was committed by the acknowledgement of a disk that had been
+lost meanwhile, which the specification held against the leader; a leader of a term that was over lacked what was committed
+since; a disk that had been full was told of after the peace."""
+
 
 def told(report: Report) -> str:
     lines = [f"seed {report.plan.seed}, at {report.at_s} s: {report.violation}"]
@@ -44,7 +53,7 @@ def play(**plan: Any) -> Report:
     return report
 
 
-@pytest.mark.parametrize("seed", range(by_level(quick=56, ci=240)))
+@pytest.mark.parametrize("seed", range(by_level(quick=56, ci=80)))
 def test_every_property_holds(seed: int) -> None:
     report = play(seed=seed)
     assert report.simulated_s > 60
@@ -55,6 +64,12 @@ def test_every_property_holds(seed: int) -> None:
 @pytest.mark.parametrize("seed", ONCE_VIOLATED)
 def test_what_a_seed_found_is_mended(seed: int) -> None:
     play(seed=seed)
+
+
+@pytest.mark.parametrize("plan", FOUND_ELSEWHERE, ids=lambda plan: f"{plan.seed}-{plan.workload}")
+def test_what_another_plan_found_is_mended(plan: Plan) -> None:
+    report = simulate(plan)
+    assert report.violation is None, told(report)
 
 
 def test_a_plan_says_all_of_a_run() -> None:

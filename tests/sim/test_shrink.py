@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from tests.levels import by_level
-from tests.sim.planted import BREAKS, BROKEN, planted
+from tests.planted.example import BREAKS, BROKEN, planted
 from totora.sim.faults import Fault, schedule
 from totora.sim.ledger import source_hash
 from totora.sim.shrink import Case, dump_case, load_case, shrink
@@ -74,7 +74,7 @@ def needs(*numbers: int) -> Told:
     return breaks
 
 
-@pytest.mark.parametrize("seed", range(by_level(quick=20, ci=500)))
+@pytest.mark.parametrize("seed", range(by_level(quick=20, ci=150)))
 def test_exactly_what_is_needed_is_left(seed: int) -> None:
     """Whichever faults those are; shorter, sooner over, with fewer operations, as far as that breaks it."""
     chance = random.Random(seed)

@@ -189,6 +189,30 @@ def test_without_a_majority_requests_wait_and_are_unavailable() -> None:
     play(scenario)
 
 
+def test_requests_of_two_turns_have_each_their_own_patience() -> None:
+    """Also where neither can be handed to anybody: what comes later does not end with what came before."""
+
+    async def scenario(world: World) -> None:
+        await world.hosts[1].start()
+        ended: list[float] = []
+
+        async def propose() -> None:
+            with pytest.raises(Unavailable):
+                await world.hosts[1].running.propose("never")
+            ended.append(world.loop.now_ns / 1e9)
+
+        began = world.loop.now_ns / 1e9
+        first = world.loop.create_task(propose())
+        await world.sleep(2)
+        second = world.loop.create_task(propose())
+        await asyncio.gather(first, second)
+        patience_s = world.settings.request_timeout_s
+        assert ended == pytest.approx([began + patience_s, began + 2 + patience_s], abs=0.1)
+        await world.stop_all()
+
+    play(scenario)
+
+
 def test_a_paused_leader_comes_back_as_a_follower() -> None:
     """A minute without processor time: others lead meanwhile, and nothing that it says afterwards is believed."""
 

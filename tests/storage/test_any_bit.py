@@ -57,7 +57,7 @@ def any_bit(chance: random.Random, files: dict[str, bytes]) -> tuple[str, int, i
             return name, offset, chance.randrange(8)
 
 
-@pytest.mark.parametrize("part", range(by_level(quick=4, ci=40)))
+@pytest.mark.parametrize("part", range(by_level(quick=4, ci=20)))
 def test_any_flip_after_a_clean_end_is_harmless_or_found(part: int) -> None:
     """The mark says that all before it is on stable storage: no bit is left whose flip looks like a torn tail."""
     chance = random.Random(part)
@@ -85,7 +85,7 @@ def crashed_directory() -> tuple[dict[str, bytes], Model, list[Model]]:
     return files_of(disk), model, stages
 
 
-@pytest.mark.parametrize("part", range(by_level(quick=4, ci=40)))
+@pytest.mark.parametrize("part", range(by_level(quick=4, ci=20)))
 def test_any_flip_after_a_crash_is_harmless_or_found_but_in_the_last_group(part: int) -> None:
     """The one exception: nothing says yet that the last group of writes was synced, so damage in it looks like a torn tail.
 

@@ -39,7 +39,7 @@ def random_write(chance: random.Random, token: int, model: Model, commit_index: 
     )
 
 
-@pytest.mark.parametrize("seed", range(by_level(quick=40, ci=600)))
+@pytest.mark.parametrize("seed", range(by_level(quick=40, ci=200)))
 def test_what_was_acknowledged_survives_power_failures(seed: int) -> None:
     """Many lives of one disk."""
     live_through_power_failures(seed)

@@ -179,7 +179,7 @@ def test_the_space_that_is_asked_for_is_enough() -> None:
     The identity knows nothing of segments: what it asks for may be followed by what the log asks for.
     """
     met: set[str] = set()
-    for capacity in range(0, 110_000, by_level(quick=900, ci=100)):
+    for capacity in range(0, 110_000, by_level(quick=900, ci=300)):
         life = Life(WatchedDisk())
         life.disk.capacity_bytes = capacity
         life.live()

@@ -62,7 +62,7 @@ def start_until_it_fails(disk: MemoryDisk, number: int, seed: int = 1) -> bool:
 
 def test_lost_unsynced_writes() -> None:
     """Everything after the last sync is gone, or torn; a rename whose directory was not synced is gone."""
-    for seed in range(by_level(quick=60, ci=600)):
+    for seed in range(by_level(quick=60, ci=200)):
         chance = random.Random(seed)
         disk = MemoryDisk()
         opened = open_node(disk)

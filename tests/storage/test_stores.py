@@ -188,10 +188,10 @@ def test_reserving_comes_to_an_end(store: LogStore) -> None:
     log = entries(60)
     for one in log:
         write(store, one)
-        while store.wants_reserve:
+        while store.reserve_due:
             store.reserve()
     store.reserve()
-    assert not store.wants_reserve
+    assert not store.reserve_due
     assert store.read(1, 60, LIMIT) == log
 
 

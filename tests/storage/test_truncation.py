@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
 
 import pytest
 
@@ -26,7 +28,9 @@ from totora.core.effects import HardState, Persist
 from totora.core.quorum import Configuration
 from totora.errors import StorageError
 from totora.sim.disk import MemoryDisk
+from totora.storage.reading import batches_of
 from totora.storage.record import RecordType
+from totora.storage.recovery import Extent
 
 LARGE = 64 << 10
 
@@ -419,7 +423,7 @@ def test_readers_on_another_thread_see_one_log_or_the_other() -> None:
     try:
         for reader in readers:
             reader.start()
-        for term in range(2, by_level(quick=150, ci=1_500)):
+        for term in range(2, by_level(quick=150, ci=600)):
             writer.write(*[100] * 10, truncate_after=20, term=term)
     finally:
         ended.set()
@@ -428,3 +432,47 @@ def test_readers_on_another_thread_see_one_log_or_the_other() -> None:
         sys.setswitchinterval(interval)
     assert wrong == []
     check(disk, writer)
+
+
+@dataclass
+class Overtaken:
+    """A reader that begins after a step of a writer and goes on later. left: how many steps before it; begun: its batches."""
+
+    disk: MemoryDisk
+    extent: Extent
+    left: int
+    begun: Iterator[Batch] | None = None
+
+    def setter(self) -> Callable[[Extent, str, object], None]:
+        """Sets an attribute, which is a step."""
+
+        def stepped(extent: Extent, name: str, value: object) -> None:
+            object.__setattr__(extent, name, value)
+            self.left -= 1
+            if self.left == -1:
+                assert self.extent.sparse, "the log began before"
+                found = batches_of(self.disk, self.extent, self.extent.sparse, 1, 25)
+                self.begun = chain([next(found)], found)
+
+        return stepped
+
+
+def test_reader_overtaken_by_a_truncation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It begins after any step of a truncation and a write, and goes on when they have ended: it sees a log, no damage."""
+    for step in range(100):
+        disk = WatchedDisk()
+        opened = open_node(disk, segment_bytes=LARGE)
+        writer = Writer(opened.log)
+        for _ in range(30):
+            writer.write(100)
+        reader = Overtaken(disk, opened.log._extents[0], step)
+        with monkeypatch.context() as patch:
+            patch.setattr(Extent, "__setattr__", reader.setter())
+            writer.write(*[100] * 10, truncate_after=20, term=2)
+        if reader.begun is None:
+            assert step > 10
+            return
+        found = [one.first_index for one in reader.begun]
+        assert found[:20] == list(range(1, 21)), step
+        check(disk, writer)
+    pytest.fail("a write takes ever more steps")

@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -50,7 +51,9 @@ def syncs(monkeypatch: pytest.MonkeyPatch) -> Syncs:
 @pytest.fixture
 def pair(tmp_path: Path, syncs: Syncs) -> Iterator[tuple[Requests[str], Responses[str]]]:
     """A cluster of one that has appended an entry, and syncs nothing else of its own accord."""
-    with alone(tmp_path, settings=PATIENT) as (requests, responses):
+    # So small that the next one is ready after one step.
+    settings = replace(PATIENT, segment_bytes=64 << 10)
+    with alone(tmp_path, settings=settings) as (requests, responses):
         requests.send(append_request(["before"]))
         assert values(responses.recv(timeout=HANG_S)) == ["before"]
         run(eventually("the next segment is in reserve", (tmp_path / "reserve").exists))

@@ -27,9 +27,9 @@ from ..errors import (
     Unavailable,
 )
 from ..ports import AnswerT_co, Clock, QueryT_contra, ResultT_co, StateMachine
-from ..session.proposals import Appended
 from ..session.requests import Err, Ok, Result
-from ..types import LogIndex, Term
+from ..session.units import Appended
+from ..types import FAR_NS, LogIndex, Term
 from ..wire.entries import EntryCodec
 from .reading import LogReader
 from .seldom import Seldom
@@ -289,9 +289,9 @@ class Applier(Generic[T, ResultT_co, QueryT_contra, AnswerT_co]):
 
     # -- time, and the end
 
-    def deadline(self) -> int | None:
+    def deadline(self) -> int:
         """When `expire` is wanted next."""
-        return self._earliest_ns if self._waiting else None
+        return self._earliest_ns if self._waiting else FAR_NS
 
     def expire(self, now: int) -> None:
         """Give an outcome to every call that waits here and whose time is over."""

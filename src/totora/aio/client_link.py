@@ -26,8 +26,9 @@ from ..errors import (
     Unavailable,
 )
 from ..ports import Ports, Timer
-from ..session.proposals import Appended, Proposals
-from ..types import Address, LogIndex, NodeStatus, Term
+from ..session.proposals import Proposals
+from ..session.units import Appended, Lot, ResolvePart
+from ..types import FAR_NS, Address, LogIndex, NodeStatus, Term
 from ..wire import codec
 from ..wire.client import (
     RangeRead,
@@ -57,9 +58,6 @@ BACKOFF_MAX_NS: Final = 1_000_000_000
 
 PAGE_ENTRIES: Final = 4_096
 """The first page of a long read."""
-
-FAR_NS: Final = 1 << 63
-"""Later than any deadline."""
 
 FINAL: Final = frozenset(("version", "cluster", "entry_type", "certificate"))
 """Refusals that trying again does not change."""
@@ -153,6 +151,19 @@ class ClientLink:
             payloads, condition, self._deadline_ns(timeout_s), lambda outcome: resolve(self._told(outcome))
         )
         self._flush_soon(idle)
+
+    def open_lot(self, need_bytes: int, limit_bytes: int, resolve: ResolvePart) -> Lot:
+        """Where requests of one entry each go in this turn of the loop. Raises as `submit` does."""
+        self._check()
+        idle = not self._outstanding
+        lot = self._proposals.open_lot(
+            need_bytes,
+            limit_bytes,
+            self._deadline_ns(None),
+            lambda start, stop, outcome: resolve(start, stop, self._told(outcome)),
+        )
+        self._flush_soon(idle)
+        return lot
 
     def read_range(
         self,
@@ -310,6 +321,7 @@ class ClientLink:
 
     def _flush(self) -> None:
         self._flush_scheduled = False
+        self._proposals.close_lot()
         if not self._open:
             return
         end = self._end
@@ -386,18 +398,17 @@ class ClientLink:
     def _arm(self) -> None:
         """Keep one timer, never later than what is due; an early one only looks again."""
         when = self._due_ns()
-        if when is not None and (self._timer is None or when < self._timer_ns):
+        if when < FAR_NS and (self._timer is None or when < self._timer_ns):
             if self._timer is not None:
                 self._timer.cancel()
             self._timer_ns = when
             self._timer = self._clock.call_at(when, self._tick)
 
-    def _due_ns(self) -> int | None:
-        deadlines = self._proposals.deadline(), self._questions.deadline()
-        wanted = [when_ns for when_ns in deadlines if when_ns is not None]
+    def _due_ns(self) -> int:
+        when = min(self._proposals.deadline(), self._questions.deadline())
         if self._outstanding and self._end is not None and self._end.welcome is not None:
-            wanted.append(self._silent_from_ns(self._end) + ATTEMPT_NS)
-        return min(wanted, default=None)
+            when = min(when, self._silent_from_ns(self._end) + ATTEMPT_NS)
+        return when
 
     def _silent_from_ns(self, end: ClientEnd) -> int:
         """Since when an answer of any kind is missing: the ping's, if one was sent."""

@@ -11,8 +11,8 @@ from typing import Generic, Protocol, TypeVar
 from ..config import SECONDS_MAX, Settings
 from ..core.batch import HEADER_BYTES, Batch, Kind
 from ..errors import DecodeFailed, EntryTooLarge, InvalidRequest, RaftError
-from ..session.proposals import Appended
 from ..session.requests import AppendRequest, ClientRequest, Err, IndexRange, Ok, Response
+from ..session.units import LENGTH_BYTES, Appended, Lot, ResolvePart
 from ..types import NUMBER_MAX, Entry, LogIndex, Term
 from ..wire.entries import EntryCodec
 
@@ -67,6 +67,10 @@ class Backend(Protocol):
         """Append; `resolve` is called once, later. Raises what is known at once."""
         ...
 
+    def open_lot(self, need_bytes: int, limit_bytes: int, resolve: ResolvePart) -> Lot:
+        """Where requests of one entry each go while it has room; `resolve` is called once for each. Raises as `submit` does."""
+        ...
+
     def read_range(
         self,
         start: LogIndex,
@@ -86,12 +90,46 @@ class Backend(Protocol):
         ...
 
 
+class _Group(Generic[T]):
+    """Who waits for the entries of a lot: those that were proposed in one turn of the loop."""
+
+    __slots__ = ("create_future", "entries", "futures", "lot")
+
+    lot: Lot
+
+    def __init__(self) -> None:
+        self.create_future: Callable[[], asyncio.Future[Entry[T]]] = asyncio.get_running_loop().create_future
+        self.entries: list[T] = []
+        self.futures: list[asyncio.Future[Entry[T]]] = []
+
+    def resolve(self, start: int, stop: int, outcome: Appended | RaftError) -> None:
+        """The futures from `start` up to `stop` get it, unless whoever waited has given up."""
+        futures = self.futures[start:stop]
+        if isinstance(outcome, RaftError):
+            for future in futures:
+                if not future.done():
+                    future.set_exception(outcome)
+            return
+        index, term = outcome.first_index, outcome.term
+        for future, entry in zip(futures, self.entries[start:stop], strict=True):
+            try:  # noqa: SIM105 - costs nothing unless it is raised
+                future.set_result(Entry(index, term, entry))
+            except asyncio.InvalidStateError:
+                pass
+            index += 1
+
+
 class Face(ABC, Generic[T]):
     """Requests of entries of type T, over a `Backend`."""
 
     def __init__(self, entry_type: type[T] | UnionType, settings: Settings | None) -> None:
         self._settings = settings or Settings()
+        self._lot_bytes = min(
+            self._settings.entry_max_bytes + LENGTH_BYTES, self._settings.batch_limit_bytes - HEADER_BYTES
+        )
         self._codec: EntryCodec[T] = EntryCodec(entry_type)
+        self._encode = self._codec.encode
+        self._group: _Group[T] | None = None
 
     @abstractmethod
     def _backend(self) -> Backend:
@@ -117,22 +155,29 @@ class Face(ABC, Generic[T]):
 
     async def propose(self, entry: T, *, timeout_s: float | None = None) -> Entry[T]:
         """Append one entry; returns it with its place when it is committed. Raises as `append` does."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Appended] = loop.create_future()
-        backend = self._backend()
-        payload = self._codec.encode(entry)
+        if timeout_s is not None:
+            return (await self._ask(AppendRequest((entry,)), timeout_s))[0]
+        payload = self._encode(entry)
+        need_bytes = len(payload) + LENGTH_BYTES
+        group = self._group
+        if group is None or need_bytes > group.lot.room_bytes:
+            group = self._begin_group(payload)
+        lot = group.lot
+        lot.room_bytes -= need_bytes
+        lot.taken.append(payload)
+        future = group.create_future()
+        group.entries.append(entry)
+        group.futures.append(future)
+        return await future
+
+    def _begin_group(self, payload: bytes) -> _Group[T]:
+        """The first entry of a turn, or one that the group has no room for."""
         self._check_size((payload,))
-
-        def resolve(outcome: Appended | RaftError) -> None:
-            if not future.done():
-                if isinstance(outcome, Appended):
-                    future.set_result(outcome)
-                else:
-                    future.set_exception(outcome)
-
-        backend.submit((payload,), None, _patience_s(timeout_s), resolve)
-        appended = await future
-        return Entry(appended.first_index, appended.term, entry)
+        need_bytes = len(payload) + LENGTH_BYTES
+        group: _Group[T] = _Group()
+        group.lot = self._backend().open_lot(need_bytes, self._lot_bytes, group.resolve)
+        self._group = group
+        return group
 
     async def index_range(
         self, start_index: LogIndex, end_index: LogIndex, *, timeout_s: float | None = None

@@ -79,9 +79,13 @@ class Observer(Protocol):
 
 
 class PeerLinks(Protocol):
-    """What a node needs of its links, whatever carries them."""
+    """What a node needs of its links, whatever carries them.
+
+    holding: whoever set it will call `flush`; otherwise what is sent leaves in the next turn of the loop.
+    """
 
     counters: Counters
+    holding: bool
 
     async def start(self, bind: Address) -> Address: ...
 
@@ -90,6 +94,10 @@ class PeerLinks(Protocol):
     def send(self, peer: NodeId, message: Message) -> bool: ...
 
     def send_client(self, client: Client, message: Message | ClientMessage) -> None: ...
+
+    def flush(self) -> None:
+        """Let what was sent leave, joined in one write for each stream."""
+        ...
 
     def recheck(self) -> None: ...
 
@@ -131,6 +139,7 @@ class Links:
         self._unidentified: dict[Accepted, None] = {}
         self._accepted: dict[Accepted, Hello] = {}
         self._dirty: list[StreamEnd] = []
+        self.holding = False
         self._logged = Seldom(COMPLAIN_EVERY_NS)
         self._closed = False
         self.counters = Counters()
@@ -355,14 +364,16 @@ class Links:
     # -- StreamOwner
 
     def flush_soon(self, end: StreamEnd) -> None:
-        if not self._dirty:
-            self._clock.call_soon(self._flush)
+        if not self._dirty and not self.holding:
+            self._clock.call_soon(self.flush)
         self._dirty.append(end)
 
-    def _flush(self) -> None:
-        dirty, self._dirty = self._dirty, []
-        for end in dirty:
-            end.flush()
+    def flush(self) -> None:
+        self.holding = False
+        if self._dirty:
+            dirty, self._dirty = self._dirty, []
+            for end in dirty:
+                end.flush()
 
     def failed(self, end: StreamEnd, error: ProtocolError) -> None:
         self.counters.garbage += 1

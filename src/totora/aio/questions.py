@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from ..errors import Overloaded, RaftError, Unavailable
+from ..types import FAR_NS
 from ..wire.client import RangeRead, ReadRange, RequestReadIndex
 
 __all__ = ["PENDING_QUESTIONS_MAX", "Answered", "Question", "Questions"]
@@ -74,9 +75,9 @@ class Questions:
             self._in_flight -= 1
             asked.resolve(outcome)
 
-    def deadline(self) -> int | None:
+    def deadline(self) -> int:
         """When `expire` is wanted next."""
-        return min((asked.deadline_ns for asked in self._asked.values()), default=None)
+        return min((asked.deadline_ns for asked in self._asked.values()), default=FAR_NS)
 
     def expire(self, now: int, why: Callable[[], str]) -> None:
         """Give an outcome to those whose time is over; `why` tells what is missing."""

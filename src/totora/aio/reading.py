@@ -57,9 +57,9 @@ class LogReader:
 
         RangeTooLarge if they exceed 8 MiB.
         """
-        batches = self._log.batches_from(start, RANGE_BYTES_MAX)
+        batches = self._log.batches_from(start, RANGE_BYTES_MAX, end)
         if batches is not None and batches[-1].last_index >= end:
-            loaded([batch for batch in batches if batch.first_index <= end])
+            loaded(batches)
             return
         self._begin(self._load(start, end, loaded))
 
@@ -110,7 +110,7 @@ class LogReader:
         return batches, next_index
 
     async def _chunk(self, start: LogIndex, end: LogIndex) -> list[Batch]:
-        batches = self._log.batches_from(start, READ_CHUNK_BYTES)
+        batches = self._log.batches_from(start, READ_CHUNK_BYTES, end)
         if batches is not None:
             return batches
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ..config import Settings
@@ -27,7 +28,8 @@ from ..errors import (
 )
 from ..ports import Ports, Timer
 from ..session.engine import ClientKey, Engine
-from ..session.proposals import Appended
+from ..session.units import Appended, Lot, ResolvePart
+from ..storage.store import LogStore
 from ..types import Address, LogIndex, NodeId, NodeStatus, RoleName, Term
 from ..wire.client import ClientMessage
 from ..wire.codec import WireMessage
@@ -70,6 +72,7 @@ class Runtime:
         self._applier = applier
         self._opened: Opened | None = None
         self._links: PeerLinks | None = None
+        self._store: LogStore
         self._engine: Engine
         self._reader: LogReader
         self._address: Address | None = None
@@ -107,6 +110,7 @@ class Runtime:
             return self._opened
 
         opened = await on_worker(ports.writer, open_log)
+        self._store = opened.store
         recovered = opened.recovered
         if recovered.largest_batch_bytes > settings.batch_limit_bytes:
             raise ConfigurationError(
@@ -223,6 +227,12 @@ class Runtime:
         self._engine.submit(payloads, condition, self.deadline_ns(timeout_s), resolve)
         self._flush_soon()
 
+    def open_lot(self, need_bytes: int, limit_bytes: int, resolve: ResolvePart) -> Lot:
+        self._check_open()
+        lot = self._engine.open_lot(need_bytes, limit_bytes, self.deadline_ns(None), resolve)
+        self._flush_soon()
+        return lot
+
     async def read_index(self, timeout_s: float | None) -> LogIndex:
         future: asyncio.Future[LogIndex] = asyncio.get_running_loop().create_future()
 
@@ -310,27 +320,30 @@ class Runtime:
 
     # -- what happens, told to the engine
 
-    def _guard(self, happened: Callable[[], None]) -> None:
+    def _guard(self, happened: Callable[..., None], *what: object) -> None:
         """Let the engine handle something; what no correct node meets stops this one rather than going on wrong."""
-        if not self._open:
+        links = self._links
+        if not self._open or links is None:
             return
+        links.holding = True
         try:
-            happened()
+            happened(*what)
         except ProtocolError:
             raise
         except Exception as error:
             self.fail(error)
         else:
             self._arm()
+        finally:
+            links.flush()
 
     def _deadline(self) -> int:
-        waits_until = None if self._applier is None else self._applier.deadline()
         deadline = self._engine.deadline()
-        return deadline if waits_until is None else min(deadline, waits_until)
+        return deadline if self._applier is None else min(deadline, self._applier.deadline())
 
     def _arm(self) -> None:
         """Keep one timer, never later than the deadline; an early one only looks again."""
-        when = self._deadline()
+        when = self._engine.deadline() if self._applier is None else self._deadline()
         if self._timer is None or when < self._timer_ns:
             if self._timer is not None:
                 self._timer.cancel()
@@ -360,20 +373,20 @@ class Runtime:
             self._links.send_client(client, message)
 
     def write(self, group: Sequence[Persist]) -> None:
-        store = self._opened_now().store
-        self._ports.writer.submit(lambda: store.write(group), self._written)
+        self._ports.writer.submit(partial(self._store.write, group), self._written)
 
     def _written(self, _: None, error: BaseException | None) -> None:
         if error is not None:
             self.fail(error)
         else:
             self._guard(self._engine.written)
-            self._reserve()
+            if self._store.reserve_due:
+                self._reserve()
 
     def _reserve(self) -> None:
         """Prepare the next segment, a slice at a time, so that writes go in between."""
-        store = self._opened_now().store
-        if self._open and not self._reserving and store.wants_reserve:
+        store = self._store
+        if self._open and not self._reserving and store.reserve_due:
             self._reserving = True
             self._ports.writer.submit(store.reserve, self._reserve_done)
 
@@ -385,13 +398,13 @@ class Runtime:
             self._reserve()
 
     def read_entries(self, effect: fx.ReadEntries) -> None:
-        store = self._opened_now().store
+        store = self._store
 
         def done(batches: list[Batch] | None, error: BaseException | None) -> None:
             if error is not None:
                 self.fail(error)
             elif batches is not None:
-                self._guard(lambda: self._engine.entries_read(effect.peer, tuple(batches)))
+                self._guard(self._engine.entries_read, effect.peer, tuple(batches))
 
         self._ports.reader.submit(
             lambda: store.read(effect.first_index, effect.last_index, effect.max_bytes), done
@@ -440,14 +453,14 @@ class Runtime:
     def link_up(self, peer: NodeId, store_id: bytes) -> None:
         self._refusals.pop(peer, None)
         self._log("info", "link_up", peer=peer)
-        self._guard(lambda: self._engine.link_up(peer, store_id))
+        self._guard(self._engine.link_up, peer, store_id)
 
     def link_lost(self, peer: NodeId) -> None:
         self._log("info", "link_lost", peer=peer)
-        self._guard(lambda: self._engine.link_lost(peer))
+        self._guard(self._engine.link_lost, peer)
 
     def received(self, peer: NodeId, message: Message) -> None:
-        self._guard(lambda: self._engine.message(peer, message))
+        self._guard(self._engine.message, peer, message)
 
     def client_received(self, client: Client, message: WireMessage) -> None:
         if self._open:
@@ -462,7 +475,7 @@ class Runtime:
     # -- Served: what clients ask
 
     def propose_for(self, client: Client, message: Propose) -> None:
-        self._guard(lambda: self._engine.client_message(client, message))
+        self._guard(self._engine.client_message, client, message)
 
     def reply(self, client: Client, message: ClientMessage) -> None:
         if self._links is not None:

@@ -221,7 +221,7 @@ def demo(file: Path | None, entries: int, as_json: bool) -> None:
     metavar="A:B",
     default="0:1000",
     show_default=True,
-    help="From A up to, not including, B; A: has no end, a number is one seed. With --hours: from 0 on.",
+    help="From A up to, not including, B; A: has no end, a number is one seed. With --hours or --minutes: from 0 on.",
 )
 @click.option(
     "--seconds",
@@ -236,6 +236,12 @@ def demo(file: Path | None, entries: int, as_json: bool) -> None:
     type=click.FloatRange(0, min_open=True),
     metavar="H",
     help="End after so many simulated ones, the ledger's included.",
+)
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0, min_open=True),
+    metavar="M",
+    help="End after so many of real time.",
 )
 @click.option(
     "--jobs",

@@ -53,6 +53,7 @@ def run_campaign(
     *,
     jobs: int,
     hours: float | None,
+    minutes: float | None,
     ledger: Path | None,
     shrinks: bool,
     folder: Path,
@@ -66,7 +67,15 @@ def run_campaign(
         try:
             book = None if ledger is None else stack.enter_context(Ledger(ledger))
             workers = Workers(jobs)
-            campaign = Campaign(plans, seeds, executor=workers, ledger=book, hours=hours, in_flight=2 * jobs)
+            campaign = Campaign(
+                plans,
+                seeds,
+                executor=workers,
+                ledger=book,
+                hours=hours,
+                minutes=minutes,
+                in_flight=2 * jobs,
+            )
         except ValueError as error:
             raise Failed(str(error)) from error
         play = _Play(campaign, workers, seeds, hours, folder if shrinks else None, as_json)

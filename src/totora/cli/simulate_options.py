@@ -16,7 +16,7 @@ from .simulate import print_faults, read_case, replay, run_campaign, unknown_kin
 __all__ = ["carry_out"]
 
 OF_A_PLAN: Final = ("seconds", "faults", "workload", "size", "transport", "rate")
-OF_A_CAMPAIGN: Final = ("seeds", "hours", "jobs", "ledger", "shrink", "cases")
+OF_A_CAMPAIGN: Final = ("seeds", "hours", "minutes", "jobs", "ledger", "shrink", "cases")
 OF_A_REPLAY: Final = ("trace", "history")
 
 
@@ -26,6 +26,7 @@ def carry_out(
     seeds: range,
     seconds: float,
     hours: float | None,
+    minutes: float | None,
     jobs: int,
     faults: str,
     list_faults: bool,
@@ -54,10 +55,11 @@ def carry_out(
     }
     if replayed is None:
         _refuse(context, OF_A_REPLAY, "belongs to --replay")
-        if hours is not None and "seeds" not in _given(context):
+        has_end = hours is not None or minutes is not None
+        if has_end and "seeds" not in _given(context):
             seeds = range(sys.maxsize)
-        if seeds.stop == sys.maxsize and hours is None:
-            raise click.UsageError("seeds without an end: give --hours")
+        if seeds.stop == sys.maxsize and not has_end:
+            raise click.UsageError("seeds without an end: give --hours or --minutes")
         workloads: tuple[Literal["log", "kv"], ...] = ("log", "kv")
         if workload == "log" or workload == "kv":
             workloads = (workload,)
@@ -66,6 +68,7 @@ def carry_out(
             seeds,
             jobs=jobs,
             hours=hours,
+            minutes=minutes,
             ledger=ledger,
             shrinks=shrink,
             folder=cases,

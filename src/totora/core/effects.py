@@ -28,6 +28,7 @@ __all__ = [
     "Refused",
     "RequestKey",
     "Send",
+    "Told",
     "WriteToken",
 ]
 
@@ -149,6 +150,7 @@ class Reconfigured:
     configuration: Configuration
 
 
-Effect: TypeAlias = (
-    Persist | Send | Apply | ReadEntries | Append | Refused | ReadReady | ReadRefused | Became | Reconfigured
-)
+Told: TypeAlias = Apply | ReadEntries | Append | Refused | ReadReady | ReadRefused | Became | Reconfigured
+"""What needs no place in the order of writes and messages."""
+
+Effect: TypeAlias = Persist | Send | Told

@@ -58,6 +58,7 @@ class RaftLog:
         self.summary = recovered.summary
         self._starts = [first_index for first_index, _ in recovered.runs]
         self._terms = [term for _, term in recovered.runs]
+        self.last_term: Term = self._terms[-1] if self._terms else self.base_term
         self._tail = list(recovered.tail)
         self._tail_starts = [batch.first_index for batch in self._tail]
         self._tail_bytes = sum(len(batch.data) for batch in self._tail)
@@ -66,10 +67,6 @@ class RaftLog:
     def first_index(self) -> LogIndex:
         """The first entry that is kept, or would be: `base_index + 1`."""
         return self.base_index + 1
-
-    @property
-    def last_term(self) -> Term:
-        return self._terms[-1] if self._terms else self.base_term
 
     @property
     def tail_bytes(self) -> int:
@@ -103,6 +100,7 @@ class RaftLog:
         if not self._terms or batch.term > self._terms[-1]:
             self._starts.append(batch.first_index)
             self._terms.append(batch.term)
+            self.last_term = batch.term
         self.last_index = batch.last_index
         self._tail.append(batch)
         self._tail_starts.append(batch.first_index)
@@ -118,12 +116,15 @@ class RaftLog:
         assert not self._tail or self._tail[-1].last_index == index, "batches are atomic: never cut"
         keep = bisect_right(self._starts, index)
         del self._starts[keep:], self._terms[keep:]
+        self.last_term = self._terms[-1] if self._terms else self.base_term
         self.last_index = index
         self.durable_index = min(self.durable_index, index)
         self.summary.truncate_after(index)
 
-    def batches_from(self, index: LogIndex, max_bytes: int) -> list[Batch] | None:
-        """Batches from the one that holds `index` on, at most `max_bytes` but at least one.
+    def batches_from(
+        self, index: LogIndex, max_bytes: int, last_index: LogIndex | None = None
+    ) -> list[Batch] | None:
+        """Batches from the one that holds `index` on, at most `max_bytes` but at least one, and none behind `last_index`.
 
         None if memory no longer holds that one: it must be read from storage.
         """
@@ -132,7 +133,8 @@ class RaftLog:
             return None
         batches = [self._tail[at]]
         size_bytes = len(batches[0].data)
-        for following in range(at + 1, len(self._tail)):
+        stop = len(self._tail) if last_index is None else bisect_right(self._tail_starts, last_index)
+        for following in range(at + 1, stop):
             size_bytes += len(self._tail[following].data)
             if size_bytes > max_bytes:
                 break

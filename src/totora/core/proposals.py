@@ -51,8 +51,8 @@ def _is_next(state: State, event: Proposed) -> bool:
     """True if these entries follow the session's last ones; otherwise the answer is given here."""
     table = state.log.summary.sessions
     session = table.get(event.session)
-    if session is None and event.opened_at < table.horizon:
-        # It may have been forgotten, and with it that these very entries were appended.
+    if session is None and (event.opened_at < table.horizon or table.is_over(event.session)):
+        # It may have been forgotten, and with it that these very entries were appended; or its holder has gone on without it.
         state.emit(Refused(event.key, "expired"))
         return False
     next_sequence = 1 if session is None else session.next_sequence

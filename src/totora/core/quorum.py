@@ -6,7 +6,7 @@ a majority of each (joint consensus, section 6). Outside a change the old set is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 
@@ -90,9 +90,11 @@ def has_quorum(configuration: Configuration, agreeing: Callable[[NodeId], bool])
 
 def committed_index(configuration: Configuration, match_index: Mapping[NodeId, LogIndex]) -> LogIndex:
     """The highest index that a majority of each set of voters holds (section 5.3); absent voters hold nothing."""
+    index = _majority_holds(configuration.voters, match_index)
+    old = configuration.voters_old
+    return min(index, _majority_holds(old, match_index)) if old else index
 
-    def median(voters: Iterable[NodeId]) -> LogIndex:
-        held = sorted((match_index.get(voter, 0) for voter in voters), reverse=True)
-        return held[_majority(held) - 1]
 
-    return min(median(voters) for voters in (configuration.voters, configuration.voters_old) if voters)
+def _majority_holds(voters: Collection[NodeId], match_index: Mapping[NodeId, LogIndex]) -> LogIndex:
+    held = sorted([match_index.get(voter, 0) for voter in voters])
+    return held[(len(held) - 1) // 2]

@@ -113,13 +113,7 @@ class Raft:
 
     def deadline(self) -> int:
         """When the next Tick is wanted, nanoseconds; never in the past for long: a Tick always moves it."""
-        match self._state.role:
-            case Leader() as leader:
-                return min(leader.heartbeat_ns, leader.quorum_ns)
-            case Follower() | PreCandidate() | Candidate() as role:
-                return role.deadline_ns
-            case _ as role:
-                assert_never(role)
+        return self._state.role.deadline_ns
 
     # -- what happens
 
@@ -132,11 +126,18 @@ class Raft:
         state = self._state
         assert now >= state.now, "time never runs backwards"
         state.now = now
-        before = state.role.name, state.current_term, state.leader_id
-        commit_index, configuration = state.commit_index, state.configuration
+        role, term = state.role, state.current_term
+        commit_index, configuration = state.commit_index, state.log.summary.configuration
         self._dispatch(event)
         effects, state.effects = state.effects, []
-        self._complete(effects, before, commit_index, configuration)
+        if state.staged is not None:
+            effects.insert(0, state.take_write())
+        if state.commit_index != commit_index:
+            effects.append(Apply(state.commit_index))
+        if state.log.summary.configuration is not configuration:
+            effects.append(Reconfigured(state.configuration))
+        if state.role is not role or state.current_term != term:
+            self._tell_role(effects, role, term)
         return effects
 
     def _dispatch(self, event: Event) -> None:
@@ -178,19 +179,8 @@ class Raft:
                 election.on_pre_vote_accepted(state, sender, message)
             case PreVoteRejected():
                 election.on_pre_vote_rejected(state, sender, message)
-            case VoteAccepted() | VoteRejected() | AppendAccepted() | AppendRejected():
-                self._answered(sender, message)
-            case _:
-                assert_never(message)
-
-    def _answered(
-        self, sender: NodeId, message: VoteAccepted | VoteRejected | AppendAccepted | AppendRejected
-    ) -> None:
-        state = self._state
-        if message.term > state.current_term:
-            follow(state, message.term, None)
-            return
-        match message:
+            case _ if message.term > state.current_term:
+                follow(state, message.term, None)
             case AppendAccepted():
                 replication.on_append_accepted(state, sender, message)
             case AppendRejected():
@@ -227,6 +217,7 @@ class Raft:
                     replication.heartbeat(state, leader)
                 if state.now >= leader.quorum_ns:
                     replication.check_quorum(state, leader)
+                leader.deadline_ns = min(leader.heartbeat_ns, leader.quorum_ns)
             case Follower() | PreCandidate() | Candidate() as role:
                 if late:
                     role.deadline_ns = state.election_deadline()
@@ -235,21 +226,9 @@ class Raft:
             case _ as role:
                 assert_never(role)
 
-    def _complete(
-        self,
-        effects: list[Effect],
-        before: tuple[RoleName, Term, NodeId | None],
-        commit_index: LogIndex,
-        configuration: Configuration,
-    ) -> None:
+    def _tell_role(self, effects: list[Effect], role: Role, term: Term) -> None:
         state = self._state
-        write = state.take_write()
-        if write is not None:
-            effects.insert(0, write)
-        if state.commit_index != commit_index:
-            effects.append(Apply(state.commit_index))
-        if state.configuration is not configuration:
-            effects.append(Reconfigured(state.configuration))
+        before = role.name, term, state.led_by(role)
         after = state.role.name, state.current_term, state.leader_id
         if after != before:
             effects.append(Became(*after))

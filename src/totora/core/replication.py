@@ -107,11 +107,11 @@ def check_quorum(state: State, leader: Leader) -> None:
 
 def _send_entries(state: State, leader: Leader, peer: NodeId, progress: Progress) -> None:
     """Send what the follower lacks, as far as its window allows (section 5.3)."""
-    if peer not in state.linked:
+    if progress.next_index > state.log.last_index or peer not in state.linked:
         return
     append_bytes_max = min(APPEND_BYTES_MAX, state.settings.batch_limit_bytes)
     window_bytes = state.settings.in_flight_limit_bytes
-    while progress.may_send(window_bytes) and progress.next_index <= state.log.last_index:
+    while progress.next_index <= state.log.last_index and progress.may_send(window_bytes):
         batches = state.log.batches_from(progress.next_index, append_bytes_max)
         if batches is None:
             progress.reading = True
@@ -128,7 +128,7 @@ def _send_batches(
     assert prev_log_term is not None, "a leader holds what it sends, and the entry before it"
     # Batches are atomic, so a message may begin before next_index; the follower skips what it has.
     progress.next_index = batches[0].first_index
-    progress.sent(batches[-1].last_index, sum(len(batch.data) for batch in batches), state.now)
+    progress.sent(batches[-1].last_index, sum([len(batch.data) for batch in batches]), state.now)
     state.send(
         peer,
         AppendEntries(
@@ -188,7 +188,7 @@ def on_append_accepted(state: State, sender: NodeId, response: AppendAccepted) -
     progress.matched(response.match_index, state.now)
     if progress.probing and response.match_index >= progress.next_index - 1:
         progress.confirmed()
-    if rose:
+    if rose and progress.match_index > state.commit_index:
         advance_commit(state, leader)
     if confirmed:
         advance_reads(state, leader)
@@ -216,6 +216,8 @@ def advance_commit(state: State, leader: Leader) -> None:
 
     The leader counts itself up to what is durable here, like everyone else.
     """
+    if state.log.last_index == state.commit_index:
+        return
     match_index = {peer: progress.match_index for peer, progress in leader.progress.items()}
     match_index[state.id] = state.log.durable_index
     index = committed_index(state.configuration, match_index)

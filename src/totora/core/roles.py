@@ -101,6 +101,7 @@ class Candidate(_Role):
             first_index=first_index,
             heartbeat_ns=now + heartbeat_ns,
             quorum_ns=now + quorum_ns,
+            deadline_ns=now + min(heartbeat_ns, quorum_ns),
         )
 
 
@@ -129,6 +130,7 @@ class Leader(_Role):
     first_index: its first entry's place; once that is committed, so is all before it (section 5.4.2).
     round: of heartbeats, rises with each; an answer that returns it confirms leadership as of its sending.
     heartbeat_ns, quorum_ns: when the next heartbeat is due, and the next check that a majority still answers.
+    deadline_ns: the earlier of the two.
     """
 
     name: ClassVar[Literal["leader"]] = "leader"
@@ -136,6 +138,7 @@ class Leader(_Role):
     first_index: LogIndex
     heartbeat_ns: int
     quorum_ns: int
+    deadline_ns: int
     round: int = 0
     uncommitted: deque[tuple[LogIndex, int]] = field(default_factory=deque)
     uncommitted_bytes: int = 0

@@ -50,6 +50,7 @@ class State:
         self.settings = settings
         self.random = random
         self.hard_state = hard_state
+        self.current_term = hard_state.current_term
         self.log = log
         self.commit_index = commit_index
         self.now = now
@@ -57,17 +58,13 @@ class State:
         self.store_ids: dict[NodeId, bytes] = {id: store_id}
         self.effects: list[Effect] = []
         self.role: Role = Follower(leader_id=None, deadline_ns=self.election_deadline(), new=True)
-        self._staged: Persist | None = None
+        self.staged: Persist | None = None
         self._staged_batches: list[Batch] = []
         self._last_token: WriteToken = 0
         self._writes: deque[_Write] = deque()
         self._promise_token: WriteToken = 0
 
     # -- what is asked often
-
-    @property
-    def current_term(self) -> Term:
-        return self.hard_state.current_term
 
     @property
     def configuration(self) -> Configuration:
@@ -80,25 +77,25 @@ class State:
 
     @property
     def leader_id(self) -> NodeId | None:
-        match self.role:
-            case Leader():
-                return self.id
-            case Follower(leader_id=leader_id):
-                return leader_id
-            case _:
-                return None
+        return self.led_by(self.role)
+
+    def led_by(self, role: Role) -> NodeId | None:
+        """Whom a node in `role` takes for the leader."""
+        if isinstance(role, Leader):
+            return self.id
+        return role.leader_id if isinstance(role, Follower) else None
 
     @property
     def unpersisted(self) -> WriteToken | None:
         """The latest write that is not durable yet; None: everything is."""
-        if self._staged is not None:
-            return self._staged.token
+        if self.staged is not None:
+            return self.staged.token
         return self._writes[-1].token if self._writes else None
 
     @property
     def hard_state_durable(self) -> bool:
         """The term and the vote are on stable storage."""
-        oldest = self._writes[0].token if self._writes else self._staged.token if self._staged else None
+        oldest = self._writes[0].token if self._writes else self.staged.token if self.staged else None
         return oldest is None or self._promise_token < oldest
 
     def election_deadline(self) -> int:
@@ -129,7 +126,7 @@ class State:
         assert term > self.current_term or (
             term == self.current_term and self.hard_state.voted_for in (None, voted_for)
         ), "terms never fall, and a vote is never changed (section 5.2)"
-        self.hard_state = HardState(term, voted_for)
+        self.hard_state, self.current_term = HardState(term, voted_for), term
         staged = self._stage()
         staged.hard_state = self.hard_state
         self._promise_token = staged.token
@@ -149,18 +146,18 @@ class State:
         self._stage().truncate_after = index
 
     def _stage(self) -> Persist:
-        if self._staged is None:
+        if self.staged is None:
             self._last_token += 1
-            self._staged = Persist(self._last_token, None, None, (), self.commit_index)
-        return self._staged
+            self.staged = Persist(self._last_token, None, None, (), self.commit_index)
+        return self.staged
 
-    def take_write(self) -> Persist | None:
+    def take_write(self) -> Persist:
         """The write that this step staged, complete."""
-        staged, self._staged = self._staged, None
-        if staged is not None:
-            staged.batches, self._staged_batches = tuple(self._staged_batches), []
-            staged.commit_index = self.commit_index
-            self._writes.append(_Write(staged.token, self.log.last_index))
+        staged, self.staged = self.staged, None
+        assert staged is not None, "there is something to write"
+        staged.batches, self._staged_batches = tuple(self._staged_batches), []
+        staged.commit_index = self.commit_index
+        self._writes.append(_Write(staged.token, self.log.last_index))
         return staged
 
     def persisted(self, token: WriteToken) -> None:

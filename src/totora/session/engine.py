@@ -36,13 +36,14 @@ from ..core.raft import Raft
 from ..core.roles import Leader
 from ..errors import ProtocolError, RaftError
 from ..ports import Clock, Observer
-from ..types import NUMBER_MAX, LogIndex, NodeId, Random, RoleName, Term
+from ..types import FAR_NS, NUMBER_MAX, LogIndex, NodeId, Random, RoleName, Term
 from .explain import explain
-from .proposals import Appended, Proposals
+from .proposals import Proposals
 from .reads import ReadIndexes
 from .relays import RELAY_PATIENCE_NS, ClientKey, Relay, Relays
 from .scheduler import Scheduler
 from .tracker import CommitTracker
+from .units import Lot, Resolve, ResolvePart
 
 __all__ = ["ClientKey", "Engine", "Outlet"]
 
@@ -119,6 +120,7 @@ class Engine:
             observer.opened(self.raft)
         self._flushing = False
         self._made_room = False
+        """An answer may have made room in the window, or ended what others had to wait for."""
 
     def _next_request_id(self) -> int:
         self._request_id += 1
@@ -142,7 +144,8 @@ class Engine:
                 self._reads.rejected(message.request_id, self._clock.now_ns())
             case _:
                 self._step(ev.Received(sender, message))
-        self._go_on()
+        if self._made_room:
+            self.flush()
 
     def client_message(self, client: ClientKey, message: Propose) -> None:
         """A client process asks to append: any node serves it (DESIGN, sessions). Raises ProtocolError."""
@@ -178,20 +181,22 @@ class Engine:
         self._step(ev.Persisted(token))
         for send in sends:
             self._outlet.send(send.to, send.message)
-        self._go_on()
+        if self._made_room:
+            self.flush()
 
     def entries_read(self, peer: NodeId, batches: tuple[Batch, ...]) -> None:
         self._step(ev.EntriesRead(peer, batches))
 
     def deadline(self) -> int:
         """When `tick` is wanted next, nanoseconds."""
-        wanted = (
-            self.raft.deadline(),
-            self._proposals.deadline(),
-            self._reads.deadline(),
-            self._relays.deadline(),
-        )
-        return min(when for when in wanted if when is not None)
+        when = self.raft.deadline()
+        if (other := self._proposals.deadline()) < when:
+            when = other
+        if self._reads.earliest_ns < FAR_NS:
+            when = min(when, self._reads.deadline())
+        if self._relays.under_way:
+            when = min(when, self._relays.deadline())
+        return when
 
     def tick(self) -> None:
         now = self._clock.now_ns()
@@ -219,11 +224,15 @@ class Engine:
         payloads: Sequence[bytes],
         condition: tuple[LogIndex, Term] | None,
         deadline_ns: int,
-        resolve: Callable[[Appended | RaftError], None],
+        resolve: Resolve,
     ) -> None:
         """Append these entries; `resolve` is called once with the outcome. Raises Overloaded. Call `flush` after, but not
         from within `resolve`."""
         self._proposals.submit(payloads, condition, deadline_ns, resolve)
+
+    def open_lot(self, need_bytes: int, limit_bytes: int, deadline_ns: int, resolve: ResolvePart) -> Lot:
+        """Where requests of one entry each go until `flush`, as with `Proposals.open_lot`. Raises Overloaded."""
+        return self._proposals.open_lot(need_bytes, limit_bytes, deadline_ns, resolve)
 
     def read_index(self, deadline_ns: int, resolve: Callable[[LogIndex | RaftError], None]) -> None:
         """Confirm, with the leader, an index that a linearizable read must have seen; `resolve` is called once, when it is
@@ -238,20 +247,17 @@ class Engine:
         self._flushing = True
         try:
             target = self._reachable_leader()
-            if target is not None:
+            if target is None:
+                self._proposals.close_lot()
+            else:
                 self._flush_to(target)
         finally:
             self._flushing = False
 
-    def _go_on(self) -> None:
-        """An answer may have made room in the window, or ended what others had to wait for."""
-        if self._made_room:
-            self.flush()
-
     def _flush_to(self, target: NodeId) -> None:
         now = self._clock.now_ns()
         units = self._proposals.outgoing(now, self.raft.commit_index)
-        remaining_ns = max(1, self._proposals.patience_ns - now)
+        remaining_ns = max(1, self._proposals.patience_ns - now) if units else 0
         for unit in units:
             call = Propose(
                 unit.request_id,
@@ -352,19 +358,20 @@ class Engine:
         effects = self.raft.step(event, self._clock.now_ns())
         if self._observer is not None:
             self._observer.stepped(self.raft, event, effects)
+        scheduler = self._scheduler
         for effect in effects:
-            self._carry_out(effect)
-        group = self._scheduler.next_group()
-        if group:
+            if isinstance(effect, Send):
+                if scheduler.may_leave(effect):
+                    self._outlet.send(effect.to, effect.message)
+            elif isinstance(effect, Persist):
+                scheduler.queued.append(effect)
+            else:
+                self._carry_out(effect)
+        if scheduler.queued and (group := scheduler.next_group()):
             self._outlet.write(group)
 
-    def _carry_out(self, effect: fx.Effect) -> None:
+    def _carry_out(self, effect: fx.Told) -> None:
         match effect:
-            case Send():
-                if self._scheduler.may_leave(effect):
-                    self._outlet.send(effect.to, effect.message)
-            case Persist():
-                self._scheduler.persist(effect)
             case fx.Apply():
                 self._committed(effect.commit_index)
             case fx.Append():
@@ -393,12 +400,14 @@ class Engine:
 
     def _committed(self, commit_index: LogIndex) -> None:
         self._outlet.committed(commit_index)
-        for key, first_index, last_index, term in self._tracker.committed(commit_index):
-            if self.raft.log.term_at(last_index) == term:
-                self._accept(key, first_index, term)
-            else:
-                self._refuse(key, "not_leader")
-        self._reads.committed(commit_index)
+        if self._tracker.waiting:
+            for key, first_index, last_index, term in self._tracker.committed(commit_index):
+                if self.raft.log.term_at(last_index) == term:
+                    self._accept(key, first_index, term)
+                else:
+                    self._refuse(key, "not_leader")
+        if self._reads.earliest_ns < FAR_NS:
+            self._reads.committed(commit_index)
 
     def _read_ready(self, effect: fx.ReadReady) -> None:
         origin, request_id = effect.key

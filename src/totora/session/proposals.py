@@ -12,13 +12,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final
 
 from ..core.batch import HEADER_BYTES, join_payloads
 from ..core.messages import ProposeAccepted, ProposeRejected
 from ..core.proposals import UNCOMMITTED_BYTES_MAX
-from ..core.summary import RUNS_MAX
+from ..core.summary import EPOCHS_MAX, HOLDER_BITS, RUNS_MAX, session_number
 from ..errors import (
     EntryTooLarge,
     LogMismatch,
@@ -30,9 +29,10 @@ from ..errors import (
     SessionExpired,
     Unavailable,
 )
-from ..types import LogIndex, Random, Term
+from ..types import FAR_NS, LogIndex, Random, Term
+from .units import LENGTH_BYTES, Appended, Lot, Request, Resolve, ResolvePart, Unit
 
-__all__ = ["PENDING_BYTES_MAX", "PENDING_PROPOSALS_MAX", "Appended", "Proposals", "Unit"]
+__all__ = ["PENDING_BYTES_MAX", "PENDING_PROPOSALS_MAX", "Proposals"]
 
 PENDING_PROPOSALS_MAX: Final = 65_536
 PENDING_BYTES_MAX: Final = 64 << 20
@@ -43,62 +43,8 @@ RETRY_NS: Final = 5_000_000
 """What was refused for a passing reason is handed over again after this."""
 
 
-@dataclass(slots=True, frozen=True)
-class Appended:
-    """The entries of a request are committed, the first at `first_index`, all in `term`."""
-
-    first_index: LogIndex
-    term: Term
-
-
-Resolve: TypeAlias = Callable[[Appended | RaftError], None]
-
-
-@dataclass(slots=True)
-class _Request:
-    number: int
-    payloads: Sequence[bytes]
-    size_bytes: int
-    condition: tuple[LogIndex, Term] | None
-    deadline_ns: int
-    resolve: Resolve | None
-
-
-@dataclass(slots=True)
-class Unit:
-    """Requests that travel, and stand in the log, as one batch.
-
-    number: its place among the units of its session. patience_ns: until when anybody waits for it.
-    request_id: of the latest attempt; 0: the next one has a new number. attempts: how often it was handed over.
-    unanswered: attempts of which it is not known that they were without effect. refusal: the latest answer.
-    handed: to the present leader, at handed_ns, and not answered yet.
-    """
-
-    number: int
-
-    session: int
-    sequence: int
-    count: int
-    opened_at: LogIndex
-    body: bytes
-    condition: tuple[LogIndex, Term] | None
-    requests: list[_Request] = field(default_factory=list)
-    patience_ns: int = 0
-    request_id: int = 0
-    attempts: int = 0
-    unanswered: int = 0
-    refusal: ProposeRejected | None = None
-    handed: bool = False
-    handed_ns: int = 0
-
-    @property
-    def abandoned(self) -> bool:
-        """Nobody waits for it any more; it may still commit."""
-        return all(request.resolve is None for request in self.requests)
-
-
 class Proposals:
-    """One session's requests.
+    """One holder's requests, in one session after another.
 
     batch_limit_bytes: the largest batch; whoever submits has checked that a request alone is not larger.
     retransmit_ns: what is unanswered for so long is handed over again under the same number, where messages may be lost; 0:
@@ -117,29 +63,30 @@ class Proposals:
         self._next_request_id = next_request_id
         self._body_limit_bytes = batch_limit_bytes - HEADER_BYTES
         self._retransmit_ns = retransmit_ns
-        self._waiting: deque[_Request] = deque()
+        self._waiting: deque[Request] = deque()
         self._units: deque[Unit] = deque()
         self._bytes = 0
         self._pending = 0
         self._number = 0
         self._paused_until_ns = 0
-        self._session = 0
+        self._holder = self._epoch = self._session = 0
         self._next_sequence = 1
         self._next_number = 1
         self._opened_at: LogIndex = 0
         self._known_commit_index: LogIndex = 0
         self._renew = True
-        self._earliest_ns: int | None = None
+        self._earliest_ns = FAR_NS
+        self._lot: Lot | None = None
 
     @property
     def pending(self) -> int:
         """Requests without an outcome."""
-        return self._pending
+        return self._pending + (len(self._lot.taken) if self._lot else 0)
 
     @property
     def patience_ns(self) -> int:
         """Until when the units under way are worth carrying out: the latest stands on all before it."""
-        return max((unit.patience_ns for unit in self._units), default=0)
+        return max([unit.patience_ns for unit in self._units], default=0)
 
     def submit(
         self,
@@ -149,22 +96,54 @@ class Proposals:
         resolve: Resolve,
     ) -> None:
         """Take a request; `resolve` is called once, later, with its outcome. Raises Overloaded."""
-        if self._pending >= PENDING_PROPOSALS_MAX:
-            raise Overloaded(PENDING_PROPOSALS_MAX)
-        size_bytes = sum(map(len, payloads)) + 4 * len(payloads)
-        if self._pending and self._bytes + size_bytes > PENDING_BYTES_MAX:
-            raise Overloaded(PENDING_BYTES_MAX, "bytes of requests")
+        self.close_lot()
+        size_bytes = sum(map(len, payloads)) + LENGTH_BYTES * len(payloads)
+        self._check_room(size_bytes)
         self._bytes += size_bytes
         self._pending += 1
+        self._take(Request(self._next_place(), payloads, size_bytes, condition, deadline_ns, resolve))
+
+    def open_lot(self, need_bytes: int, limit_bytes: int, deadline_ns: int, resolve: ResolvePart) -> Lot:
+        """A lot for entries that come now: it takes one of `need_bytes` at least, of `limit_bytes` in all at most.
+
+        Closed by `close_lot`, when another request comes, and when it is handed over. Raises Overloaded.
+        """
+        self.close_lot()
+        self._check_room(need_bytes)
+        # As full of empty entries as it can be, it is no more than may be pending.
+        room_bytes = LENGTH_BYTES * (PENDING_PROPOSALS_MAX - self._pending)
+        room_bytes = max(need_bytes, min(limit_bytes, room_bytes, PENDING_BYTES_MAX - self._bytes))
+        self._lot = Lot(self._next_place(), room_bytes, deadline_ns, resolve)
+        self._take(self._lot)
+        return self._lot
+
+    def close_lot(self) -> None:
+        """The turn is over: what comes from now on goes into another lot."""
+        lot, self._lot = self._lot, None
+        if lot is not None:
+            lot.close()
+            self._bytes += lot.size_bytes
+            self._pending += lot.count
+
+    def _check_room(self, need_bytes: int) -> None:
+        if self._pending >= PENDING_PROPOSALS_MAX:
+            raise Overloaded(PENDING_PROPOSALS_MAX)
+        if self._pending and self._bytes + need_bytes > PENDING_BYTES_MAX:
+            raise Overloaded(PENDING_BYTES_MAX, "bytes of requests")
+
+    def _next_place(self) -> int:
         self._number += 1
-        self._waiting.append(_Request(self._number, payloads, size_bytes, condition, deadline_ns, resolve))
-        if self._earliest_ns is None or deadline_ns < self._earliest_ns:
-            self._earliest_ns = deadline_ns
+        return self._number
+
+    def _take(self, request: Request) -> None:
+        self._waiting.append(request)
+        self._earliest_ns = min(self._earliest_ns, request.deadline_ns)
 
     # -- handing over
 
     def outgoing(self, now: int, commit_index: LogIndex) -> list[Unit]:
         """The units to hand to the leader now, in order; each has a new request_id."""
+        self.close_lot()
         if now < self._paused_until_ns:
             return []
         units = []
@@ -197,7 +176,10 @@ class Proposals:
 
     def _form(self, commit_index: LogIndex) -> Unit:
         if self._renew:
-            self._session = self._random.getrandbits(63) or 1
+            if not self._holder or self._epoch == EPOCHS_MAX:
+                self._holder, self._epoch = self._random.getrandbits(HOLDER_BITS) or 1, 0
+            self._session = session_number(self._holder, self._epoch)
+            self._epoch += 1
             self._opened_at = max(commit_index, self._known_commit_index)
             self._next_sequence, self._next_number, self._renew = 1, 1, False
         requests = [self._waiting.popleft()]
@@ -208,7 +190,9 @@ class Proposals:
             if size_bytes > self._body_limit_bytes:
                 break
             requests.append(self._waiting.popleft())
-        payloads = [payload for request in requests for payload in request.payloads]
+        payloads = requests[0].payloads
+        if len(requests) > 1:
+            payloads = [payload for request in requests for payload in request.payloads]
         unit = Unit(
             self._next_number,
             self._session,
@@ -218,7 +202,7 @@ class Proposals:
             join_payloads(payloads),
             condition,
             requests,
-            max(request.deadline_ns for request in requests),
+            max([request.deadline_ns for request in requests]),
         )
         self._next_sequence += len(payloads)
         self._next_number += 1
@@ -323,10 +307,14 @@ class Proposals:
                 self._finish_all(
                     other, OutcomeUnknown("an entry before it, or it, is too large for the leader")
                 )
+        unit.requests = [part for request in unit.requests for part in self._parts(request)]
         for request in unit.requests:
             if request.size_bytes > self._body_limit_bytes:
                 self._finish(request, EntryTooLarge(request.size_bytes, self._body_limit_bytes, "a request"))
         self._take_back(without_effect)
+
+    def _parts(self, request: Request) -> list[Request]:
+        return [request] if request.size_bytes <= self._body_limit_bytes else request.parts()
 
     def _take_back(self, units: Sequence[Unit]) -> None:
         """These certainly had no effect and never will: whoever still waits for them waits in line again."""
@@ -343,23 +331,24 @@ class Proposals:
         for request in unit.requests:
             self._finish(request, error)
 
-    def _finish(self, request: _Request, outcome: Appended | RaftError) -> None:
+    def _finish(self, request: Request, outcome: Appended | RaftError) -> None:
         resolve, request.resolve = request.resolve, None
         if resolve is not None:
             self._bytes -= request.size_bytes
-            self._pending -= 1
+            self._pending -= request.count
             resolve(outcome)
 
     # -- time
 
-    def deadline(self) -> int | None:
-        """When `expire` is wanted next, or `outgoing` again; None: not for time's sake."""
-        wanted = [] if self._earliest_ns is None else [self._earliest_ns]
+    def deadline(self) -> int:
+        """When `expire` is wanted next, or `outgoing` again; FAR_NS: not for time's sake."""
+        when = self._earliest_ns
         if self._paused_until_ns and (self._units or self._waiting):
-            wanted.append(self._paused_until_ns)
+            when = min(when, self._paused_until_ns)
         if self._retransmit_ns:
-            wanted += [unit.handed_ns + self._retransmit_ns for unit in self._units if unit.handed]
-        return min(wanted, default=None)
+            handed_ns = min((unit.handed_ns for unit in self._units if unit.handed), default=FAR_NS)
+            when = min(when, handed_ns + self._retransmit_ns)
+        return when
 
     def expire(self, now: int, why: Callable[[], str]) -> None:
         """Give an outcome to every request whose time is over; `why` tells what is missing."""
@@ -368,8 +357,9 @@ class Proposals:
         if self._retransmit_ns:
             for unit in self._units:
                 unit.handed = unit.handed and now < unit.handed_ns + self._retransmit_ns
-        if self._earliest_ns is None or now < self._earliest_ns:
+        if now < self._earliest_ns:
             return
+        self.close_lot()
         late = [request for request in self._waiting if request.deadline_ns <= now]
         if late:
             self._waiting = deque(request for request in self._waiting if request.deadline_ns > now)
@@ -381,12 +371,13 @@ class Proposals:
                 if request.resolve is not None and request.deadline_ns <= now:
                     self._finish(request, _refused(unit, why()) if refuted else _unknown(why()))
         if self._units and all(unit.abandoned for unit in self._units):
-            # Nobody waits: stop asking. Later requests go in a session of their own, for this one may have a gap.
+            # Nobody waits: stop asking. Later requests go in the next session, for this one may have a gap; what still comes
+            # of this one afterwards comes too late.
             self._units.clear()
             self._renew = True
         deadlines = [request.deadline_ns for request in self._waiting]
         deadlines += [r.deadline_ns for unit in self._units for r in unit.requests if r.resolve is not None]
-        self._earliest_ns = min(deadlines, default=None)
+        self._earliest_ns = min(deadlines, default=FAR_NS)
 
     def _is_refuted(self, unit: Unit, now: int) -> bool:
         """Nobody will wait for it, and each of its attempts was answered: certainly without effect, if it ends here."""
@@ -398,6 +389,7 @@ class Proposals:
 
     def stop(self, cause: BaseException | None) -> None:
         """The node stops: what was handed over is unknown, the rest never left."""
+        self.close_lot()
         units, self._units = self._units, deque()
         waiting, self._waiting = self._waiting, deque()
         for unit in units:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from ..errors import NodeStopped, Overloaded, RaftError, Unavailable
-from ..types import LogIndex
+from ..types import FAR_NS, LogIndex
 
 __all__ = ["PENDING_READS_MAX", "ReadIndexes"]
 
@@ -47,7 +47,7 @@ class ReadIndexes:
         self._confirmed: list[_Read] = []
         self._pending = 0
         self._number = 0
-        self._earliest_ns: int | None = None
+        self.earliest_ns = FAR_NS
         self._paused_until_ns = 0
 
     def submit(self, deadline_ns: int, resolve: Resolve) -> None:
@@ -57,8 +57,7 @@ class ReadIndexes:
         self._pending += 1
         self._number += 1
         self._waiting.append(_Read(0, self._number, deadline_ns, resolve))
-        if self._earliest_ns is None or deadline_ns < self._earliest_ns:
-            self._earliest_ns = deadline_ns
+        self.earliest_ns = min(self.earliest_ns, deadline_ns)
 
     def outgoing(self, now: int) -> list[int]:
         """The ids of questions to ask the leader now: one for all who wait, and those that were unanswered for too long."""
@@ -103,14 +102,14 @@ class ReadIndexes:
         self._paused_until_ns = 0
         self._waiting = asked + self._waiting
 
-    def deadline(self) -> int | None:
-        """When `expire` is wanted next, or `outgoing` again; None: not for time's sake."""
-        wanted = [] if self._earliest_ns is None else [self._earliest_ns]
+    def deadline(self) -> int:
+        """When `expire` is wanted next, or `outgoing` again; FAR_NS: not for time's sake."""
+        when = self.earliest_ns
         if self._paused_until_ns and self._waiting:
-            wanted.append(self._paused_until_ns)
+            when = min(when, self._paused_until_ns)
         if self._retransmit_ns and self._asked_ns:
-            wanted.append(min(self._asked_ns.values()) + self._retransmit_ns)
-        return min(wanted, default=None)
+            when = min(when, min(self._asked_ns.values()) + self._retransmit_ns)
+        return when
 
     def expire(self, now: int, why: Callable[[], str]) -> None:
         """Give an outcome to every read whose time is over; `why` tells what is missing."""
@@ -122,7 +121,7 @@ class ReadIndexes:
                     # Under the same id: an answer to any copy is an answer, however slow the network is.
                     self._again.append(request_id)
                     self._asked_ns[request_id] = now
-        if self._earliest_ns is None or now < self._earliest_ns:
+        if now < self.earliest_ns:
             return
         late: list[_Read] = []
         remaining: list[_Read] = []
@@ -137,7 +136,7 @@ class ReadIndexes:
         self._confirmed = keep(self._confirmed)
         self._asked = {request_id: kept for request_id, reads in self._asked.items() if (kept := keep(reads))}
         self._asked_ns = {request_id: self._asked_ns[request_id] for request_id in self._asked}
-        self._earliest_ns = min((read.deadline_ns for read in remaining), default=None)
+        self.earliest_ns = min((read.deadline_ns for read in remaining), default=FAR_NS)
         for read in late:
             self._finish(read, Unavailable(why()))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from ..types import FAR_NS
+
 __all__ = ["RELAYS_MAX", "RELAY_PATIENCE_NS", "ClientKey", "Relay", "Relays"]
 
 RELAYS_MAX: Final = 65_536
@@ -30,39 +32,41 @@ class Relays:
 
     def __init__(self, patience_ns: int) -> None:
         self._patience_ns = patience_ns
-        self._under_way: dict[int, Relay] = {}
+        self.under_way: dict[int, Relay] = {}
 
     @property
     def full(self) -> bool:
-        return len(self._under_way) >= RELAYS_MAX
+        return len(self.under_way) >= RELAYS_MAX
 
     def __len__(self) -> int:
-        return len(self._under_way)
+        return len(self.under_way)
 
     def add(self, passed_on_as: int, client: ClientKey, request_id: int, now: int) -> None:
-        self._under_way[passed_on_as] = Relay(client, request_id, now + self._patience_ns)
+        self.under_way[passed_on_as] = Relay(client, request_id, now + self._patience_ns)
 
     def answered(self, passed_on_as: int) -> Relay | None:
         """Whose request this was; None if it was not passed on for anybody, or is given up."""
-        return self._under_way.pop(passed_on_as, None)
+        return self.under_way.pop(passed_on_as, None)
 
-    def deadline(self) -> int | None:
+    def deadline(self) -> int:
         """When the oldest is given up."""
-        return next((relay.deadline_ns for relay in self._under_way.values()), None)
+        if not self.under_way:
+            return FAR_NS
+        return next(iter(self.under_way.values())).deadline_ns
 
     def expired(self, now: int) -> list[Relay]:
         """Take out those that count as lost."""
         lost = []
-        while self._under_way:
-            passed_on_as, relay = next(iter(self._under_way.items()))
+        while self.under_way:
+            passed_on_as, relay = next(iter(self.under_way.items()))
             if relay.deadline_ns > now:
                 break
-            del self._under_way[passed_on_as]
+            del self.under_way[passed_on_as]
             lost.append(relay)
         return lost
 
     def take_all(self) -> list[Relay]:
         """Take out all: the leader that they were passed on to is not heard any more."""
-        taken = list(self._under_way.values())
-        self._under_way.clear()
+        taken = list(self.under_way.values())
+        self.under_way.clear()
         return taken

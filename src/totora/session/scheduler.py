@@ -14,10 +14,13 @@ __all__ = ["Scheduler"]
 
 
 class Scheduler:
-    """Orders the writes and sends of one node. Its queues are bounded by what the core lets be under way."""
+    """Orders the writes and sends of one node. Its queues are bounded by what the core lets be under way.
+
+    queued: the writes that wait for the group under way.
+    """
 
     def __init__(self) -> None:
-        self._queued: list[Persist] = []
+        self.queued: list[Persist] = []
         self._writing: WriteToken = 0
         self._durable: WriteToken = 0
         self._held: deque[Send] = deque()
@@ -25,10 +28,7 @@ class Scheduler:
     @property
     def idle(self) -> bool:
         """Nothing is being written, and nothing waits to be."""
-        return self._writing == self._durable and not self._queued
-
-    def persist(self, write: Persist) -> None:
-        self._queued.append(write)
+        return self._writing == self._durable and not self.queued
 
     def may_leave(self, send: Send) -> bool:
         """True if the message rests on nothing that is not durable; else it is kept until it does."""
@@ -39,9 +39,9 @@ class Scheduler:
 
     def next_group(self) -> list[Persist]:
         """The writes to carry out now, all of them in one; empty while others are under way, or if there are none."""
-        if self._writing != self._durable or not self._queued:
+        if self._writing != self._durable or not self.queued:
             return []
-        group, self._queued = self._queued, []
+        group, self.queued = self.queued, []
         self._writing = group[-1].token
         return group
 

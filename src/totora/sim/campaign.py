@@ -12,6 +12,7 @@ depend on that order. With a ledger a campaign goes on where it was, whatever en
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import time
@@ -118,6 +119,7 @@ class Campaign:
     executor: anything that carries out `play` on plans, here or elsewhere. in_flight: how many it has at a time.
     ledger: what is in it is not played again; what is played goes into it.
     hours: simulated ones, those of the ledger included; no run begins after them.
+    minutes: real ones, from `run` on; no run begins after them.
 
     Raises ValueError if a plan names a kind of fault that is not known.
     """
@@ -130,6 +132,7 @@ class Campaign:
         executor: Executor,
         ledger: Ledger | None = None,
         hours: float | None = None,
+        minutes: float | None = None,
         in_flight: int = RUNS_IN_FLIGHT,
     ) -> None:
         plans = [plans] if isinstance(plans, Plan) else list(plans)
@@ -143,6 +146,8 @@ class Campaign:
         self._executor = executor
         self._ledger = ledger
         self._limit_ns = None if hours is None else round(hours * 3_600 * S)
+        self._limit_s = math.inf if minutes is None else minutes * 60
+        self._began_s = math.inf
         self._in_flight = in_flight
         self._done: queue.SimpleQueue[Future[Run] | None] = queue.SimpleQueue()
         self._stopping = False
@@ -175,6 +180,7 @@ class Campaign:
         """
         pending: _Pending = {}
         todo = self._todo()
+        self._began_s = time.monotonic()
         try:
             while self._hand_out(todo, pending) or pending:
                 future = self._done.get()
@@ -209,7 +215,9 @@ class Campaign:
         return bool(pending)
 
     def _is_enough(self, pending: _Pending) -> bool:
-        """Will all that is under way reach the hours that are wanted?"""
+        """Is the time over, or will all that is under way reach the hours that are wanted?"""
+        if time.monotonic() - self._began_s >= self._limit_s:
+            return True
         if self._limit_ns is None:
             return False
         expected_ns = sum(round(plan.seconds * S) for _, plan in pending.values())

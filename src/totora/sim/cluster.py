@@ -25,8 +25,9 @@ from ..errors import OutcomeUnknown, RaftError, Unavailable
 from ..types import Entry, NodeId, NodeStatus
 from .disk import Fate
 from .faults import FAULTS, Injector, schedule
-from .stage import ScriptError, Stage
+from .stage import ScriptError
 from .trace import Record
+from .wires import Wires
 from .world import Host, Machine
 
 __all__ = ["CHAOS", "Cluster", "Pending", "ScriptError"]
@@ -103,7 +104,7 @@ class Pending(Generic[R]):
         await asyncio.wait((self._ended,), timeout=within)
 
 
-class Cluster(Stage):
+class Cluster(Wires):
     """Nodes 1 to `size`, none of which runs yet. A context manager; `close` does the same by hand.
 
     seed: of everything that is left to chance. entry_type, settings: as of `Node`.
@@ -133,11 +134,6 @@ class Cluster(Stage):
     # -- who is what
 
     @property
-    def ids(self) -> list[NodeId]:
-        """Of all nodes, in order."""
-        return sorted(self.world.nodes)
-
-    @property
     def running(self) -> set[NodeId]:
         """Nodes that are up and not paused."""
         return {id for id, host in self.world.hosts.items() if host.up and not host.gate.paused}
@@ -145,13 +141,6 @@ class Cluster(Stage):
     def others(self, *ids: NodeId) -> set[NodeId]:
         """All nodes but these."""
         return set(self.ids) - {self.host(id).id for id in ids}
-
-    def host(self, id: NodeId) -> Host:
-        """The machine of a node: its disk, its clock, its node, for whatever has no word of its own here."""
-        host = self.world.hosts.get(id)
-        if host is None:
-            raise ScriptError(f"there is no node {id!r}: this cluster has {self.ids}")
-        return host
 
     def status(self, id: NodeId) -> NodeStatus:
         """What this node knows; it must run."""
@@ -167,15 +156,12 @@ class Cluster(Stage):
 
     def _leader(self) -> NodeId | None:
         for id in sorted(self.running):
-            group = {other for other in self.running if other == id or self._linked(id, other)}
+            known = self.running - self._injector.lost
+            group = {other for other in known if other == id or self._linked(id, other)}
             following = {other for other in group if self.status(other).leader == id}
             if self.role(id) == "leader" and following == group and 2 * len(group) > len(self.ids):
                 return id
         return None
-
-    def _linked(self, one: NodeId, other: NodeId) -> bool:
-        names = self.host(one).name, self.host(other).name
-        return not self.world.ether.link(*names).cut and not self.world.ether.link(*names[::-1]).cut
 
     def log(self, id: NodeId) -> list[Entry[Any]]:
         """The users' entries that this node knows to be committed; it must run. Nobody is asked, no time passes."""
@@ -242,6 +228,7 @@ class Cluster(Stage):
         """Start these nodes again; those that run are stopped first; none given: all."""
         for host in self._each(ids or self.ids):
             host.resume()
+            host.spare()
             self._play(host.stop())
             self._play(host.start())
         return self
@@ -250,6 +237,7 @@ class Cluster(Stage):
         """A clean stop."""
         for host in self._each(ids, up=True):
             host.resume()
+            host.spare()
             self._play(host.stop())
         return self
 
@@ -259,10 +247,29 @@ class Cluster(Stage):
             host.kill()
         return self
 
-    def lose_power(self, *ids: NodeId, fate: Fate = "torn") -> Self:
-        """The machines are gone at once. fate: of what was not synced: "lost", "torn" or "kept"."""
+    def lose_power(self, *ids: NodeId, fate: Fate = "torn", after: int | None = None) -> Self:
+        """The machines are gone at once. fate: of what was not synced: "lost", "torn" or "kept".
+
+        after: not now, but once so many more operations of the disk are done (writes, syncs, renames and the like); unless the
+        node ends before, or `settle` comes.
+        """
         for host in self._each(ids, up=True):
-            host.lose_power(fate)
+            if after is None:
+                host.lose_power(fate)
+            else:
+                host.lose_power_after(after, fate)
+        return self
+
+    def wipe(self, *ids: NodeId) -> Self:
+        """The disks of these machines are gone, and with them whatever ran; empty ones are in their place.
+
+        A node that starts on an empty disk is a stranger under an old id: nobody waits for it, `settle` included.
+        """
+        for host in self._each(ids):
+            if host.up:
+                host.lose_power("lost")
+            host.wipe()
+            self._injector.lost.add(host.id)
         return self
 
     def pause(self, *ids: NodeId) -> Self:
@@ -295,50 +302,6 @@ class Cluster(Stage):
         if host.up:
             raise ScriptError(f"node {id} runs already")
         return host
-
-    # -- the network
-
-    def partition(self, *groups: Iterable[NodeId]) -> Self:
-        """Only nodes of one group reach each other; those that are in none form one more. It replaces earlier cuts."""
-        self._require_open()
-        sides = [{self.host(id).id for id in group} for group in groups]
-        named = [id for side in sides for id in side]
-        if len(named) > len(set(named)):
-            raise ScriptError(f"a node is on one side of a partition: {sides}")
-        sides.append(set(self.ids) - set(named))
-        self.world.ether.partition(*([self.host(id).name for id in sorted(side)] for side in sides))
-        return self
-
-    def cut(self, one: NodeId, other: NodeId, *, one_way: bool = False) -> Self:
-        """Nothing passes between two nodes; one_way: from `one` to `other`."""
-        names = self._pair(one, other)
-        self.world.ether.cut(*names)
-        if not one_way:
-            self.world.ether.cut(*names[::-1])
-        return self
-
-    def slow(self, one: NodeId, other: NodeId, *, delay: float = 0.5, loss: float = 0.0) -> Self:
-        """Packets between two nodes take up to `delay` seconds; a share `loss` of them is lost, which streams show as delay."""
-        names = self._pair(one, other)
-        for way in (names, names[::-1]):
-            link = self.world.ether.link(*way)
-            link.delay_ns, link.loss = (round(delay * 2.5e8), round(delay * 1e9)), loss
-        return self
-
-    def heal(self) -> Self:
-        """The network is whole and fast again."""
-        self._require_open()
-        self.world.ether.heal_all()
-        for one in self.world.hosts.values():
-            for other in self.world.hosts.values():
-                self.world.ether.restore(one.name, other.name)
-        return self
-
-    def _pair(self, one: NodeId, other: NodeId) -> tuple[str, str]:
-        self._require_open()
-        if one == other:
-            raise ScriptError(f"there is no link from node {one} to itself")
-        return self.host(one).name, self.host(other).name
 
     # -- chance
 
@@ -383,7 +346,7 @@ class Cluster(Stage):
         return dict(sorted((self._injector.injected - before + counts).items()))
 
     def settle(self, within: float = PATIENCE_S) -> Self:
-        """Peace: everything is healed, everyone runs, and soon all have the same log; else AssertionError."""
+        """Peace: everything is healed, everyone with its disk runs, and soon all have the same log; else AssertionError."""
         self.heal().resume()
         self._play(self._injector.peace())
         hosts = self._injector.hosts()

@@ -1,7 +1,7 @@
 """A disk in memory that loses what was not synced.
 
-`crash` decides, by a seeded chance, what of the unsynced writes survives: nothing, everything, or some 512-byte sectors of
-them in any order; and how many of the unsynced renames, creations and removals. Files of an earlier life raise.
+`crash` decides, by a seeded chance, what of the unsynced writes survives: nothing, everything, or some sectors of them in any
+order; and how many of the unsynced renames, creations and removals. Files of an earlier life raise.
 """
 
 from __future__ import annotations
@@ -104,6 +104,7 @@ class MemoryDisk:
     """`ports.Disk` in memory. `fault`, if set, is asked before each operation and may raise OSError.
 
     operations: (what, file, bytes) of everything that was asked, in order, unless `keeps_operations` is False.
+    sector_bytes: of these each is written as a whole or not at all.
     count: how many they were. capacity_bytes: then ENOSPC; None: endless.
     """
 
@@ -120,6 +121,7 @@ class MemoryDisk:
         self.fault: Callable[[str, str], None] | None = None
         self.capacity_bytes: int | None = None
         self.used_bytes = 0
+        self.sector_bytes = SECTOR_BYTES
 
     def record(self, what: str, name: str, size_bytes: int) -> None:
         self.count += 1
@@ -133,6 +135,10 @@ class MemoryDisk:
         if self.capacity_bytes is not None and self.used_bytes > self.capacity_bytes:
             self.used_bytes -= size_bytes
             raise OSError(errno.ENOSPC, "No space left on device")
+
+    @property
+    def is_limited(self) -> bool:
+        return self.capacity_bytes is not None
 
     # -- ports.Disk
 
@@ -225,12 +231,24 @@ class MemoryDisk:
         self.locks.clear()
 
     def _survive(self, inode: Inode, offset: int, piece: bytes, chance: random.Random, fate: Fate) -> None:
-        at = 0
-        while at < len(piece):
-            step = min(SECTOR_BYTES - (offset + at) % SECTOR_BYTES, len(piece) - at)
-            if fate == "kept" or (fate == "torn" and chance.random() < 0.5):
-                _put(inode.durable, offset + at, piece[at : at + step])
-            at += step
+        """Of a torn write some sectors are there: any of them, or all up to one, or all but one."""
+        sector = self.sector_bytes
+        first, last = offset // sector, (offset + len(piece) - 1) // sector
+        kind = int(chance.random() * 3) if fate == "torn" else None
+        one = first + int(chance.random() * (last - first + 1)) if kind else first
+        for number in range(first, last + 1):
+            match kind:
+                case 0:
+                    survives = chance.random() < 0.5
+                case 1:
+                    survives = number < one
+                case 2:
+                    survives = number != one
+                case _:
+                    survives = fate == "kept"
+            if survives:
+                begin, end = max(offset, number * sector), min(offset + len(piece), (number + 1) * sector)
+                _put(inode.durable, begin, piece[begin - offset : end - offset])
 
     def flip(self, name: str, offset: int, bit: int = 0) -> None:
         """A bit turns over while the file lies there."""

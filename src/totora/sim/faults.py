@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -18,6 +18,7 @@ import msgspec
 
 from ..errors import RaftError, StorageError
 from ..types import NodeId
+from .disk import Fate
 from .worker import WORK_NS
 from .world import Host, World
 
@@ -25,6 +26,9 @@ __all__ = ["FAULTS", "Fault", "Injector", "schedule"]
 
 S: Final = 1_000_000_000
 MS: Final = 1_000_000
+
+_Way: TypeAlias = tuple[str, str]
+"""From one host to another."""
 
 
 class Fault(msgspec.Struct, frozen=True, array_like=True):
@@ -66,7 +70,8 @@ class Injector:
         self.injected: Counter[str] = Counter()
         self.lost: set[NodeId] = set()
         self.quiet = False
-        self._cuts: Counter[tuple[str, str]] = Counter()
+        self._cuts: Counter[_Way] = Counter()
+        self._holds: Counter[_Way] = Counter()
         self._undo: dict[int, Callable[[], object]] = {}
         self._number = 0
         self._starting: set[NodeId] = set()
@@ -101,9 +106,12 @@ class Injector:
             self._end(number)
         self.world.ether.heal_all()
         for host in self.hosts():
-            host.gate.armed = None
+            host.spare()
             host.disk.capacity_bytes = None
             host.repair()
+            if host.up:
+                # What failed before is told now, and may be its end.
+                await self.world.until(lambda host=host: host.writer.is_idle)  # type: ignore[misc]
             self.start(host)
         await self.world.until(lambda: all(host.up for host in self.hosts()), within_s=60)
 
@@ -153,20 +161,32 @@ class Injector:
         finally:
             self._starting.discard(host.id)
 
-    def cut(self, pairs: Iterable[tuple[str, str]]) -> Callable[[], object]:
+    def cut(self, ways: Iterable[_Way]) -> Callable[[], object]:
         """Cut these ways; each is open again once every fault that cut it is over."""
-        cut = list(pairs)
-        for source, target in cut:
-            self._cuts[source, target] += 1
-            self.world.ether.cut(source, target)
+        return _shut(list(ways), self._cuts, self.world.ether.cut, self.world.ether.heal)
 
-        def undo() -> None:
-            for source, target in cut:
-                self._cuts[source, target] -= 1
-                if not self._cuts[source, target]:
-                    self.world.ether.heal(source, target)
+    def hold(self, ways: Iterable[_Way]) -> Callable[[], object]:
+        """Hold what passes by these ways; it arrives once every fault that held it is over."""
+        return _shut(list(ways), self._holds, self.world.ether.hold, self.world.ether.release)
 
-        return undo
+
+def _shut(
+    ways: Sequence[_Way],
+    count: Counter[_Way],
+    shut: Callable[[str, str], None],
+    open_again: Callable[[str, str], None],
+) -> Callable[[], object]:
+    for way in ways:
+        count[way] += 1
+        shut(*way)
+
+    def undo() -> None:
+        for way in ways:
+            count[way] -= 1
+            if not count[way]:
+                open_again(*way)
+
+    return undo
 
 
 Strike: TypeAlias = Callable[[Injector, random.Random], Callable[[], object] | None]
@@ -199,13 +219,25 @@ def _fault(name: str, lasts_ms: tuple[int, int] = (0, 0)) -> Callable[[Strike], 
 
 @_fault("power", (10, 8_000))
 def _power(injector: Injector, chance: random.Random) -> Callable[[], object] | None:
-    """A machine loses power, and what was not synced: all of it, some sectors of it, or nothing."""
+    """A machine loses power, now or soon, and what was not synced: all of it, some sectors of it, or nothing."""
     host = injector.any_up(chance)
     if host is None:
         return None
-    fates = ("lost", "torn", "torn", "kept")
-    host.lose_power(fates[int(chance.random() * 4)])  # type: ignore[arg-type]
-    return lambda: injector.start(host)
+    if chance.random() < 0.3:
+        host.lose_power(_fate(chance))
+    else:
+        host.lose_power_after(int(chance.random() ** 2 * 30), _fate(chance))
+
+    def undo() -> None:
+        host.spare_power()
+        injector.start(host)
+
+    return undo
+
+
+def _fate(chance: random.Random) -> Fate:
+    fates: tuple[Fate, ...] = ("lost", "torn", "torn", "kept")
+    return fates[int(chance.random() * 4)]
 
 
 @_fault("kill", (10, 5_000))
@@ -230,6 +262,63 @@ def _power_all(injector: Injector, chance: random.Random) -> Callable[[], object
             injector.start(host)
 
     return undo if hosts else None
+
+
+@_fault("succession", (100, 8_000))
+def _succession(injector: Injector, chance: random.Random) -> Callable[[], object] | None:
+    """The leader dies, and another loses power at one of the first operations of its disk that follow."""
+    up = [host for host in injector.hosts() if host.up]
+    leader = next((host for host in up if host.role == "leader"), None)
+    if leader is None or len(up) < 2:
+        return None
+    heirs = [host for host in up if host is not leader]
+    heir = heirs[int(chance.random() * len(heirs))]
+    heir.lose_power_after(int(chance.random() * 8), _fate(chance))
+    leader.kill()
+
+    def undo() -> None:
+        heir.spare_power()
+        injector.start(leader)
+        injector.start(heir)
+
+    return undo
+
+
+@_fault("interregnum", (2_000, 8_000))
+def _interregnum(injector: Injector, chance: random.Random) -> Callable[[], object] | None:
+    """The leader is cut off until there is another; that one dies at once, and the old one is back with what it took."""
+    old = next((host for host in injector.hosts() if host.role == "leader"), None)
+    others = [host for host in injector.hosts() if host is not old]
+    if old is None or len(others) < 2:
+        return None
+    heal = injector.cut([way for other in others for way in ((old.name, other.name), (other.name, old.name))])
+    watches = True
+    delay_ns = int(chance.random() ** 3 * 100 * MS)
+
+    def over() -> None:
+        nonlocal watches
+        if watches:
+            watches = False
+            heal()
+
+    def watch() -> None:
+        if not watches:
+            return
+        new = next((host for host in others if host.role == "leader"), None)
+        if new is not None:
+            new.kill()
+            over()
+        else:
+            injector.world.loop.call_at_ns(injector.world.loop.now_ns + MS + delay_ns, watch)
+
+    watch()
+
+    def undo() -> None:
+        over()
+        for host in others:
+            injector.start(host)
+
+    return undo
 
 
 @_fault("midway", (500, 5_000))
@@ -311,14 +400,28 @@ def _partition(injector: Injector, chance: random.Random) -> Callable[[], object
 @_fault("isolate", (50, 15_000))
 def _isolate(injector: Injector, chance: random.Random) -> Callable[[], object] | None:
     """One node alone, in both directions or in one."""
+    ways = _around(injector, chance)
+    return injector.cut(ways) if ways else None
+
+
+@_fault("hold", (100, 60_000))
+def _hold(injector: Injector, chance: random.Random) -> Callable[[], object] | None:
+    """What a node sends or is sent is held back, and delivered up to a minute later."""
+    ways = _around(injector, chance)
+    if len(ways) > 1 and chance.random() < 0.5:
+        ways = [ways[int(chance.random() * len(ways))]]
+    return injector.hold(ways) if ways else None
+
+
+def _around(injector: Injector, chance: random.Random) -> list[_Way]:
+    """The ways to one node, from it, or both."""
     host = injector.any_up(chance)
     if host is None:
-        return None
+        return []
     others = [other.name for other in injector.world.hosts.values() if other is not host]
     kind = int(chance.random() * 3)
-    pairs = [(host.name, other) for other in others] if kind != 1 else []
-    pairs += [(other, host.name) for other in others] if kind != 2 else []
-    return injector.cut(pairs) if pairs else None
+    ways = [(host.name, other) for other in others] if kind != 1 else []
+    return ways + ([(other, host.name) for other in others] if kind != 2 else [])
 
 
 @_fault("cut", (20, 12_000))
@@ -416,7 +519,7 @@ def _io_error(injector: Injector, chance: random.Random) -> Callable[[], object]
 def _full_disk(injector: Injector, chance: random.Random) -> Callable[[], object] | None:
     """No space is left: what grows fails."""
     host = injector.any_host(chance)
-    host.disk.capacity_bytes = host.disk.used_bytes + int(chance.random() * 100_000)
+    host.fill_disk(int(chance.random() * 100_000))
 
     def undo() -> None:
         host.disk.capacity_bytes = None

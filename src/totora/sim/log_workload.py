@@ -22,6 +22,14 @@ __all__ = ["LogWorkload"]
 
 S: Final = 1_000_000_000
 
+BURST: Final = 50
+PURSUED: Final = 0.5
+"""So many of the acknowledged appends."""
+
+READ: Final = 0.3
+CONDITIONAL: Final = 0.45
+"""Of a number from 0 to 1: below the one a read, between the two an append with a condition, above an append without."""
+
 _Channel: TypeAlias = "Channel[ClientRequest[str], Response[str]]"
 
 
@@ -66,7 +74,7 @@ class LogWorkload:
         self.operations: list[_Operation] = []
         self._chance = world.fork()
         self._clients = clients
-        self._interval_ns = round(S * clients / rate_per_s)
+        self._interval_ns = round(S * clients * (1 + 0.01 * BURST) * (1 + 0.5 * PURSUED) / rate_per_s)
         self._values = 0
         self._channels = 0
         self._connections: dict[int, _Connection] = {}
@@ -90,7 +98,28 @@ class LogWorkload:
             self.world.loop.call_at_ns(when_ns, lambda: self._work(client))
 
     def _work(self, client: int) -> None:
+        """Make a request; now and then many, at once or in a row: the more a leader takes and cannot commit."""
         self._soon(client)
+        self._send(client, self._request(self._chance.random()))
+        if self._chance.random() < 0.02:
+            step_ns = int(max(0.0, self._chance.random() - 0.3) * 10_000_000)
+            for place in range(int(self._chance.random() * BURST)):
+                self._send_later(client, self._chance.random(), place * step_ns)
+
+    def _pursue(self, host: Host) -> None:
+        """Just after this node acknowledged something, somebody looks elsewhere, where it may not be known."""
+        elsewhere = [client for client, other in self._connections.items() if other.host is not host]
+        if not elsewhere:
+            return
+        client = elsewhere[int(self._chance.random() * len(elsewhere))]
+        kind = 0.0 if self._chance.random() < 0.5 else READ
+        self._send_later(client, kind, int(5_000_000 * self._chance.random()))
+
+    def _send_later(self, client: int, kind: float, delay_ns: int) -> None:
+        when_ns = self.world.loop.now_ns + delay_ns
+        self.world.loop.call_at_ns(when_ns, lambda: self._send(client, self._request(kind)))
+
+    def _send(self, client: int, request: ClientRequest[str]) -> None:
         connection = self._connections.get(client)
         if (
             connection is None
@@ -101,9 +130,9 @@ class LogWorkload:
             connection = self._connect(client)
         if connection is None:
             return
-        operation = _Operation(client, connection.number, self._request(), self.world.loop.now_ns)
+        operation = _Operation(client, connection.number, request, self.world.loop.now_ns)
         try:
-            if connection.channel.offer(operation.request):
+            if connection.channel.offer(request):
                 connection.sent.append(operation)
                 self.operations.append(operation)
         except RaftError:
@@ -127,9 +156,8 @@ class LogWorkload:
         self._connections[client] = _Connection(self._channels, host, host.gate, channel)
         return self._connections[client]
 
-    def _request(self) -> ClientRequest[str]:
-        kind = self._chance.random()
-        if kind < 0.3:
+    def _request(self, kind: float) -> ClientRequest[str]:
+        if kind < READ:
             newest = self._known[-1][0]
             end = max(1, newest - int(self._chance.random() ** 2 * newest))
             return IndexRange(
@@ -139,7 +167,7 @@ class LogWorkload:
         for _ in range(1 + int(self._chance.random() ** 4 * 4)):
             self._values += 1
             entries.append(f"entry {self._values} " + "x" * int(self._chance.random() ** 6 * 2_000))
-        if kind < 0.45:
+        if kind < CONDITIONAL:
             last = self._known[-1 - int(self._chance.random() ** 4 * min(3, len(self._known)))]
             return AppendRequest(entries, *last)
         return AppendRequest(entries)
@@ -168,15 +196,30 @@ class LogWorkload:
             operation = connection.sent[connection.answered]
             connection.answered += 1
             operation.response, operation.return_ns = response, self.world.loop.now_ns
+            self._must_be_committed(response)
             match response:
                 case Ok(entries):
                     self.counts["ok"] += 1
                     if entries and entries[-1].index > self._known[-1][0]:
                         self._known.append((entries[-1].index, entries[-1].term))
+                    if isinstance(operation.request, AppendRequest) and self._chance.random() < PURSUED:
+                        self._pursue(connection.host)
                 case Err(error):
                     self.counts[type(error).__name__] += 1
                     if isinstance(error, LogMismatch) and error.last_index > self._known[-1][0]:
                         self._known.append((error.last_index, error.last_term))
+
+    def _must_be_committed(self, response: Response[str]) -> None:
+        """Nothing that a client is told is taken back."""
+        match response:
+            case Ok(entries) if entries:
+                index, term = entries[-1].index, entries[-1].term
+            case Err(LogMismatch() as error) if error.last_index:
+                index, term = error.last_index, error.last_term
+            case _:
+                return
+        if self.world.is_committed is not None and not self.world.is_committed(index, term):
+            self.world.loop.abort(AssertionError(f"told before it is committed: {response}"))
 
     # -- in the end
 

@@ -1,7 +1,8 @@
 """A network in memory: hosts, links that delay and lose, streams and datagrams over them.
 
 Streams behave as TCP does. While they last they lose nothing and keep order, so a lossy link shows as delay; a link that is cut
-holds what is under way, and after some ten seconds both ends lose the stream. Datagrams are lost, doubled and overtaken.
+holds what is under way, and after some ten seconds both ends lose the stream. Datagrams are lost, doubled and overtaken. A link
+that is held delivers nothing until it is released, and then all of it, however old.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import errno
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, TypeAlias
 
 from ..ports import Datagrams, Listener, Random, Stream, StreamHandler
@@ -21,6 +23,9 @@ __all__ = ["Ether", "Link", "VirtualNetwork"]
 
 CONNECT_TIMEOUT_NS: Final = 5_000_000_000
 """As `aio.network` has it."""
+
+CONNECT_AGAIN_NS: Final = (1_000_000_000, 3_000_000_000)
+"""When a kernel asks for a stream again if it got no answer, after the first time."""
 
 PATIENCE_NS: Final = 9_000_000_000
 """How long a kernel sends again, or probes, before it gives a stream up: as `aio.network` tunes real ones."""
@@ -40,7 +45,7 @@ class Link:
     """The way from one host to another, in this direction.
 
     delay_ns: the shortest and longest time of a packet. loss, doubled: shares of the datagrams.
-    bytes_per_s: what a slow link lets pass; None: no limit. cut: nothing passes.
+    bytes_per_s: what a slow link lets pass; None: no limit. cut: nothing passes. held: what comes waits in `waiting`.
     """
 
     delay_ns: tuple[int, int] = (50_000, 250_000)
@@ -49,6 +54,8 @@ class Link:
     bytes_per_s: int | None = None
     cut: bool = False
     cut_number: int = 0
+    held: bool = False
+    waiting: list[tuple[Address, Address, bytes]] = field(default_factory=list)
 
 
 class _End:
@@ -113,7 +120,8 @@ class _End:
     def _arrive(self) -> None:
         if not self._under_way:
             return
-        if self._ether.link(self.host, self.peer_host).cut:
+        link = self._ether.link(self.host, self.peer_host)
+        if link.cut or link.held:
             self._blocked += 1
             return
         item = self._under_way.popleft()
@@ -122,7 +130,7 @@ class _End:
         self.other.take(item)
 
     def healed(self) -> None:
-        """What the cut link held goes on its way again."""
+        """What the link did not let pass goes on its way again."""
         blocked, self._blocked = self._blocked, 0
         for _ in range(blocked):
             self._schedule()
@@ -322,9 +330,26 @@ class Ether:
         link = self.link(source, target)
         if link.cut:
             link.cut = False
-            for end in list(self._ends):
-                if (end.host, end.peer_host) == (source, target):
-                    end.healed()
+            self._passes(source, target)
+
+    def hold(self, source: str, target: str) -> None:
+        """What is sent from `source` to `target` waits; streams last meanwhile, and none begins."""
+        self.link(source, target).held = True
+
+    def release(self, source: str, target: str) -> None:
+        """What waited arrives, datagrams in the order in which they came."""
+        link = self.link(source, target)
+        if link.held:
+            link.held = False
+            waiting, link.waiting = link.waiting, []
+            for datagram in waiting:
+                self.loop.call_at_ns(self.loop.now_ns, partial(self._datagram_arrives, *datagram))
+            self._passes(source, target)
+
+    def _passes(self, source: str, target: str) -> None:
+        for end in list(self._ends):
+            if (end.host, end.peer_host) == (source, target):
+                end.healed()
 
     def partition(self, *groups: Iterable[str]) -> None:
         """Cut all links between hosts of different groups, both ways, and heal those within each."""
@@ -339,6 +364,7 @@ class Ether:
     def heal_all(self) -> None:
         for source, target in list(self._links):
             self.heal(source, target)
+            self.release(source, target)
 
     def reset(self, one: str, other: str) -> None:
         """Break every stream between two hosts."""
@@ -400,7 +426,7 @@ class Ether:
     def connect(self, network: VirtualNetwork, address: Address, handler: StreamHandler) -> None:
         source, target = network.host, address[0]
         out, back = self.link(source, target), self.link(target, source)
-        began_ns = self.loop.now_ns
+        began_ns, again = self.loop.now_ns, list(CONNECT_AGAIN_NS)
 
         def fail(when_ns: int, error: OSError) -> None:
             self.loop.call_at_ns(when_ns, lambda: network.gate.enter(lambda: handler.lost(error)))
@@ -409,8 +435,11 @@ class Ether:
             if network.gate.fallen:
                 return
             listener = self._listeners.get(address)
-            if out.cut or back.cut or not self.is_up(target):
-                fail(began_ns + CONNECT_TIMEOUT_NS, TimeoutError(errno.ETIMEDOUT, "timed out"))
+            if out.cut or back.cut or out.held or back.held or not self.is_up(target):
+                if again:
+                    self.loop.call_at_ns(began_ns + again.pop(0), asked)
+                else:
+                    fail(began_ns + CONNECT_TIMEOUT_NS, TimeoutError(errno.ETIMEDOUT, "timed out"))
             elif listener is None:
                 refused = ConnectionRefusedError(errno.ECONNREFUSED, "refused")
                 fail(self.loop.now_ns + self.delay_ns(back), refused)
@@ -443,6 +472,9 @@ class Ether:
             self.loop.call_at_ns(when_ns, lambda: self._datagram_arrives(sender.address, to, data))
 
     def _datagram_arrives(self, source: Address, to: Address, data: bytes) -> None:
+        link = self.link(source[0], to[0])
         socket = self._sockets.get(to)
-        if socket is not None and not self.link(source[0], to[0]).cut:
+        if link.held:
+            link.waiting.append((source, to, data))
+        elif socket is not None and not link.cut:
             socket.arrive(source, data)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from ..types import Entry, NodeId
+from .network import Link
 from .trace import Crashed, Record, Started, Step
 from .world import World
 
@@ -13,6 +14,11 @@ __all__ = ["event", "picture"]
 
 ENTRIES_SHOWN: Final = 6
 VALUE_CHARACTERS_MAX: Final = 40
+
+LINKS: Final[dict[str, Callable[[Link], bool]]] = {
+    "cut": lambda link: link.cut,
+    "held": lambda link: link.held,
+}
 
 HOW: Final = {"power": "lost power", "kill": "was killed", "stop": "was stopped"}
 
@@ -39,8 +45,9 @@ def picture(
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
-    if cuts := _cuts(world):
-        lines.append(f"cut: {cuts}")
+    for name, what in LINKS.items():
+        if links := _links(world, what):
+            lines.append(f"{name}: {links}")
     lines.append("last events:")
     lines += [f"  {event(record)}" for record in last] or ["  none"]
     return "\n".join(lines)
@@ -80,11 +87,11 @@ def _short(text: str) -> str:
     return text if len(text) <= VALUE_CHARACTERS_MAX else text[: VALUE_CHARACTERS_MAX - 3] + "..."
 
 
-def _cuts(world: World) -> str:
-    def cut(one: NodeId, other: NodeId) -> bool:
-        return world.ether.link(world.hosts[one].name, world.hosts[other].name).cut
+def _links(world: World, what: Callable[[Link], bool]) -> str:
+    def found(one: NodeId, other: NodeId) -> bool:
+        return what(world.ether.link(world.hosts[one].name, world.hosts[other].name))
 
     ids = list(world.hosts)
-    both = [f"{a} x {b}" for a in ids for b in ids if a < b and cut(a, b) and cut(b, a)]
-    one_way = [f"{a} to {b}" for a in ids for b in ids if a != b and cut(a, b) and not cut(b, a)]
+    both = [f"{a} x {b}" for a in ids for b in ids if a < b and found(a, b) and found(b, a)]
+    one_way = [f"{a} to {b}" for a in ids for b in ids if a != b and found(a, b) and not found(b, a)]
     return ", ".join(both + one_way)

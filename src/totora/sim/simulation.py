@@ -17,7 +17,7 @@ from .kv_workload import KvWorkload
 from .log_workload import LogWorkload
 from .specification import Specification
 from .trace import Header, Record
-from .world import SEGMENT_BYTES, Host, Machine, World
+from .world import Host, Machine, World
 
 __all__ = [
     "WORKLOADS",
@@ -32,6 +32,10 @@ __all__ = [
 
 CONVERGES_S: Final = 60.0
 """After the last fault a cluster has a leader, the same log everywhere, and serves, within so much virtual time."""
+
+STEPS_PER_S_MAX: Final = 2_000
+STEPS_PER_OPERATION_MAX: Final = 100
+"""Nodes together take no more than this, in the mean from ten seconds before the run on: nobody talks for talking's sake."""
 
 LAST_EVENTS: Final = 30
 
@@ -137,6 +141,8 @@ class _Drawn:
         self.timeouts = timeouts[int(chance.random() * len(timeouts))]
         self.world = chance.getrandbits(48)
         self.drifts_ppm = [int((chance.random() - 0.5) * 400) for _ in range(self.size)]
+        self.segment_bytes = (4, 8, 16, 64)[int(chance.random() * 4)] << 10
+        self.sector_bytes = (8, 8, 512, 4096)[int(chance.random() * 4)]
         self.faults = schedule(chance, plan.faults, plan.seconds)
 
 
@@ -166,7 +172,7 @@ class Simulation:
             election_min_s=election_min_s,
             election_max_s=election_max_s,
             transport=plan.transport or drawn.transport,
-            segment_bytes=SEGMENT_BYTES,
+            segment_bytes=drawn.segment_bytes,
         )
         self.plan = plan
         self.world = World(
@@ -177,8 +183,10 @@ class Simulation:
         )
         for host in self.world.hosts.values():
             host.drift_ppm = drawn.drifts_ppm[(host.id - 1) % drawn.size]
+            host.disk.sector_bytes = drawn.sector_bytes
         self.faults = drawn.faults if faults is None else list(faults)
         self.specification = Specification(self.world.nodes)
+        self.world.is_committed = self.specification.is_committed
         self.injector = Injector(self.world)
         made = WORKLOADS[plan.workload](self.world, plan) if workload is None else workload(self.world)
         self.workload = made
@@ -196,6 +204,12 @@ class Simulation:
         if self._also is not None:
             self._also(record)
         self.specification.check(record)
+        if self.specification.steps > self._steps_max():
+            raise AssertionError(f"{self.specification.steps:,} steps: nodes talk without end")
+
+    def _steps_max(self) -> float:
+        seconds = self.world.loop.now_ns / 1e9 + 10
+        return seconds * (STEPS_PER_S_MAX + STEPS_PER_OPERATION_MAX * self.plan.rate_per_s)
 
     @property
     def history(self) -> Sequence[Operation]:
@@ -233,6 +247,9 @@ class Simulation:
         """Liveness: within a stated time there is a leader, everyone serves, and all hold the same log."""
         world = self.world
         hosts = self.injector.hosts()
+        for host in hosts:
+            # First, while nobody appends: a leader must come to know by itself what is committed.
+            await host.running.read_index(timeout_s=CONVERGES_S)
         for host in hosts:
             await host.running.propose(self.workload.farewell(host.id), timeout_s=CONVERGES_S)
         last = max(host.running.status().commit_index for host in hosts)

@@ -17,8 +17,12 @@ Where it deviates from the module:
 3. *Pre-vote* (thesis 9.6) and giving up an office for want of answers (6.2) change no term, vote or log: they stutter.
 4. *The no-op* of a new leader and configurations that record directories are ClientRequests.
 5. *nextIndex* is no part of the state: a leader may send any piece of its log that is whole and in place.
-6. *ReadIndex* (6.4) is added: an index that is given out is no less than what anyone had committed when it was asked for.
+6. *ReadIndex* (6.4) is added: an index that is given out is no less than what anyone had committed when it was asked for, and a
+   majority has answered a heartbeat that was sent after that.
 7. *The network* loses, doubles and reorders messages, and never invents one: what is received was sent.
+8. *A lost disk*: a server may start with nothing. An acknowledgement that it gave before counts, as no leader can know of the
+   loss: it is as if the disk had been lost just after the commit. It may not vote or acknowledge again for what it lost, which
+   Election Safety and Leader Completeness would show.
 
 The five properties of Figure 3 are checked beside: they follow from the rules, and a rule that is wrong here shows in them.
 """
@@ -40,7 +44,8 @@ Message: TypeAlias = dict[str, Any]
 RULES: Final = {
     "Restart": "a node starts with what was durable, or with the first of the writes that were under way; it does nothing before",
     "Network": "what is received was sent to this node",
-    "Durability": "what a message promises is durable before it is received, what is committed is durable on a majority",
+    "Durability": "what a message promises is durable before it is received; what is committed is durable on a majority, or was "
+    "on a disk that was lost since",
     "Terms": "a term never falls",
     "UpdateTerm": "a node enters the next term as a candidate with its own vote, or the term of a message that it received",
     "Election Safety": "a node gives one vote in a term, and a term has one leader",
@@ -48,7 +53,7 @@ RULES: Final = {
     "with a log that is at least as up to date",
     "Timeout": "a node becomes a candidate by entering the next term with its own vote",
     "BecomeLeader": "a candidate leads with the votes of a majority; its own counts once it is durable",
-    "Leader Completeness": "a leader holds all that is committed",
+    "Leader Completeness": "a leader holds all that leaders of earlier terms had committed",
     "Leader Append-Only": "a leader removes nothing from its log",
     "HandleAppendEntriesRequest": "a follower appends what an AppendEntries of this step brings, behind what it has; it removes "
     "what conflicts with that and is not committed; it commits what its leader has committed and this call verified",
@@ -58,7 +63,8 @@ RULES: Final = {
     "AdvanceCommitIndex": "a leader commits what a majority has acknowledged, itself included once it is durable, up to an entry "
     "of its own term; a commit index never falls",
     "State Machine Safety": "what is committed at an index is the same everywhere",
-    "ReadIndex": "each question is answered once, with no less than what anyone had committed when it was asked",
+    "ReadIndex": "each question is answered once, with no less than what anyone had committed when it was asked, and after a "
+    "majority has followed since",
     "RequestVote": "a candidate asks in its own name, with the last index and term of its log, in its own term",
     "RequestPreVote": "a node asks in its own name, with the last index and term of its log",
     "VoteAccepted": "a node tells of its vote whom it gave it to, in its own term",
@@ -115,6 +121,13 @@ class _Log:
     def begins_with(self, other: _Log) -> bool:
         return self.upto(other.last_index) is other
 
+    def term_at(self, index: int) -> int | None:
+        """None: it is shorter."""
+        log = self
+        while log.before is not None and log.before.last_index >= index:
+            log = log.jump if log.jump.last_index >= index else log.before
+        return log.term if 1 <= index <= log.last_index else None
+
 
 class _Logs:
     """All logs that ever were. Two batches of one term that end at one index are the same, and so is all before them."""
@@ -162,6 +175,14 @@ class _Promise:
         return self.log is None or stable.log.begins_with(self.log)
 
 
+class _Asked(NamedTuple):
+    """When a read was asked for: what was committed then, and the last round of heartbeats that had been sent, in which term."""
+
+    committed_index: int
+    term: int
+    round: int
+
+
 @dataclass(slots=True)
 class _Server:
     """One server's variables, those of the module under its names."""
@@ -176,8 +197,15 @@ class _Server:
     match_index: dict[int, int] = field(default_factory=dict)
     writes: deque[tuple[int, list[_Stable]]] = field(default_factory=deque)
     promises: list[_Promise] = field(default_factory=list)
-    reads: dict[str, deque[int]] = field(default_factory=dict)
+    reads: dict[str, deque[_Asked]] = field(default_factory=dict)
+    round: int = -1
+    rounds: dict[int, int] = field(default_factory=dict)
     up: bool = True
+    lost: tuple[_Log, ...] = ()
+
+    def held(self, log: _Log) -> bool:
+        """This log is on its disk, or was on one that it lost."""
+        return any(mine.begins_with(log) for mine in (self.stable.log, *self.lost))
 
 
 class ServerState(NamedTuple):
@@ -204,6 +232,7 @@ class Specification:
         self._sent: dict[tuple[int, int], dict[bytes, _Promise | None]] = {}
         self._leaders: dict[int, int] = {}
         self._committed = self._logs.empty
+        self._committed_in: dict[int, _Log] = {}
         self.steps = 0
 
     @property
@@ -224,6 +253,10 @@ class Specification:
                 pass
             case _:
                 assert_never(record)
+
+    def is_committed(self, index: int, term: int) -> bool:
+        """Some leader committed this entry."""
+        return self._committed.term_at(index) == term
 
     def state_of(self, node: int) -> ServerState | None:
         """What the specification believes a server to be; None: it was never started."""
@@ -263,7 +296,10 @@ class Specification:
             raise Violation(
                 "Restart", node, f"believes {record.commit_index} to be committed, which nobody did"
             )
-        self._servers[node] = _Server(found, found.term, found.voted_for, log, record.commit_index)
+        known = _Server(found, found.term, found.voted_for, log, record.commit_index)
+        if server is not None:
+            known.lost = (*server.lost, server.stable.log) if record.wiped else server.lost
+        self._servers[node] = known
 
     def crashed(self, record: Crashed) -> None:
         """What it promised and did not keep can be heard by nobody any more."""
@@ -289,7 +325,8 @@ class Specification:
             self._persisted(server, record)
         elif record.event == "read_requested":
             # A doubled question may be answered twice.
-            server.reads.setdefault(record.key or "", deque()).append(self._committed.last_index)
+            asked = _Asked(self._committed.last_index, server.current_term, server.round)
+            server.reads.setdefault(record.key or "", deque()).append(asked)
         self._terms_and_votes(node, server, record)
         self._roles(node, server, record)
         if record.wrote is not None:
@@ -401,14 +438,16 @@ class Specification:
         known = self._leaders.setdefault(server.current_term, node)
         if known != node:
             raise Violation("Election Safety", node, f"and node {known} both lead term {server.current_term}")
-        if not server.log.begins_with(self._committed):
-            raise Violation(
-                "Leader Completeness",
-                node,
-                f"leads term {server.current_term} without what is committed up to "
-                f"{self._committed.last_index}",
-            )
-        server.match_index = {}
+        # A vote may be long on its way: what later leaders have committed since is nothing that this one must hold.
+        earlier = [log for term, log in self._committed_in.items() if term < server.current_term]
+        for committed in earlier:
+            if not server.log.begins_with(committed):
+                raise Violation(
+                    "Leader Completeness",
+                    node,
+                    f"leads term {server.current_term} without what was committed up to {committed.last_index} before",
+                )
+        server.match_index, server.round, server.rounds = {}, -1, {}
 
     def _log(self, node: int, server: _Server, record: Step, wrote: Wrote) -> None:
         """ClientRequest at a leader, HandleAppendEntriesRequest at a follower; and the write that makes it durable."""
@@ -429,6 +468,8 @@ class Specification:
             term, voted_for = wrote.hard_state
             stages.append(_Stable(term, voted_for, log))
         arrived = () if record.message is None else record.message.get("batches", ())
+        if arrived and wrote.batches and server.state != "leader":
+            self._matches(node, server, record)
         for ref in wrote.batches:
             if server.state == "leader":
                 if ref.term != server.current_term:
@@ -446,6 +487,18 @@ class Specification:
         if stages:
             server.writes.append((wrote.token, stages))
         server.log = log
+
+    def _matches(self, node: int, server: _Server, record: Step) -> None:
+        """What a follower takes is of this term, and follows an entry that it holds (Figure 2, AppendEntries, 1 and 2)."""
+        call: Message = record.message or {}
+        before = server.log.upto(call["prev_log_index"])
+        if call["term"] != server.current_term or before is None or before.term != call["prev_log_term"]:
+            raise Violation(
+                "HandleAppendEntriesRequest",
+                node,
+                f"heeds in term {server.current_term} what a leader of term {call['term']} says to come after "
+                f"{call['prev_log_index']} of term {call['prev_log_term']}",
+            )
 
     def _last_write(self, server: _Server) -> tuple[int, int | None]:
         """The term and vote that the disk will hold once all writes so far are done."""
@@ -474,6 +527,8 @@ class Specification:
         if acknowledged and server.state == "leader" and record.sender is not None:
             known = server.match_index.get(record.sender, 0)
             server.match_index[record.sender] = max(known, message["match_index"])
+            known = server.rounds.get(record.sender, -1)
+            server.rounds[record.sender] = max(known, message["round"])
         if record.commit_index == server.commit_index:
             return
         if record.commit_index < server.commit_index:
@@ -487,6 +542,7 @@ class Specification:
             )
         if server.state == "leader":
             self._may_commit(node, server, committed)
+            self._committed_in[server.current_term] = committed
         elif message.get("type") != "AppendEntries" or message["leader_commit"] < record.commit_index:
             raise Violation(
                 "HandleAppendEntriesRequest",
@@ -499,6 +555,8 @@ class Specification:
                 node,
                 f"commits {record.commit_index}, verified is {_verified(message)}",
             )
+        else:
+            self._matches(node, server, record)
         server.commit_index = record.commit_index
         if not (committed.begins_with(self._committed) or self._committed.begins_with(committed)):
             raise Violation(
@@ -521,7 +579,7 @@ class Specification:
             raise Violation(
                 "AdvanceCommitIndex", node, f"commits {index} of term {committed.term} by counting"
             )
-        holding = {id for id, other in self._servers.items() if other.stable.log.begins_with(committed)}
+        holding = {id for id, other in self._servers.items() if other.held(committed)}
         if not self._is_quorum(holding):
             raise Violation(
                 "Durability", node, f"commits {index}, which is on the disks of {sorted(holding)} alone"
@@ -536,12 +594,21 @@ class Specification:
         asked = server.reads.get(key)
         if not asked:
             raise Violation("ReadIndex", node, f"answers a read that nobody asked for ({key})")
-        floor = asked.popleft()
+        floor, term, round_ = asked.popleft()
         if not asked:
             del server.reads[key]
         if read_index < floor:
             raise Violation(
                 "ReadIndex", node, f"gives out {read_index}, and {floor} was committed when it was asked"
+            )
+        if term != server.current_term:
+            round_ = -1
+        confirming = {node, *(peer for peer, heard in server.rounds.items() if heard > round_)}
+        if not self._is_quorum(confirming):
+            raise Violation(
+                "ReadIndex",
+                node,
+                f"gives out {read_index}, and only {sorted(confirming)} are known to have followed since",
             )
 
     # -- sending
@@ -568,6 +635,7 @@ class Specification:
                 if not leads:
                     raise Violation("AppendEntries", node, f"sends entries as {server.state}")
                 self._append_entries(node, server, message)
+                server.round = max(server.round, message["round"])
             case "AppendAccepted":
                 call: Message = record.message or {}
                 held = server.log.upto(message["match_index"])
@@ -579,6 +647,10 @@ class Specification:
                     raise Violation(
                         kind, node, f"acknowledges {message['match_index']}, which nobody verified"
                     )
+                self._matches(node, server, record)
+                batches: Sequence[BatchRef] = call["batches"]
+                if batches and batches[-1].last_index == held.last_index and batches[-1] != held.ref:
+                    raise Violation(kind, node, f"acknowledges {batches[-1]}, and holds {held.ref}")
                 promise = _Promise(term, None, held)
             case _:
                 pass

@@ -76,6 +76,20 @@ class Stage:
         self._guard = contextlib.ExitStack()
         self._guard.enter_context(guarded())
 
+    # -- who there is
+
+    @property
+    def ids(self) -> list[NodeId]:
+        """Of all nodes, in order."""
+        return sorted(self.world.nodes)
+
+    def host(self, id: NodeId) -> Host:
+        """The machine of a node: its disk, its clock, its node, for whatever has no word of its own here."""
+        host = self.world.hosts.get(id)
+        if host is None:
+            raise ScriptError(f"there is no node {id!r}: this cluster has {self.ids}")
+        return host
+
     # -- life
 
     def __enter__(self) -> Self:

@@ -67,6 +67,11 @@ class VirtualWorker:
         self._next()
 
     @property
+    def is_idle(self) -> bool:
+        """Nothing is under way, nothing waits, and whoever asked was told."""
+        return not self._busy and not self._jobs
+
+    @property
     def waiting(self) -> int:
         """Jobs that have not begun."""
         return len(self._jobs)

@@ -26,7 +26,7 @@ from ..storage.identity import _read as read_identity
 from ..storage.recovery import sound_records
 from ..storage.segment import FIRST_RECORD, read_header
 from ..storage.wal import WriteAheadLog
-from ..types import Address, NodeId
+from ..types import Address, LogIndex, NodeId, Term
 from .clock import VirtualClock, VirtualLoop
 from .disk import Fate, MemoryDisk
 from .gate import Gate
@@ -55,6 +55,7 @@ class World:
     """One run. The same seed and the same scenario give the same run, to the byte.
 
     size: how many hosts there are, with nodes 1 to `size`. machine: makes each node's state machine, if it has one.
+    is_committed: whether a leader has committed the entry of this index and term, if somebody watches.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class World:
         self.machine = machine
         self.log: list[tuple[int, str, str, dict[str, Any]]] = []
         self.record: Callable[[Record], None] | None = None
+        self.is_committed: Callable[[LogIndex, Term], bool] | None = None
         self.nodes: dict[NodeId, Address] = {id: (f"host-{id}", PORT) for id in range(1, size + 1)}
         self.hosts = {id: Host(self, id) for id in self.nodes}
 
@@ -182,6 +184,7 @@ class Host:
         self.machine: Machine | None = None
         self._wiped = False
         self._fails_next: str | None = None
+        self._power_ends: tuple[int, Fate] | None = None
         self._may_fail = False
         self._damages: list[_Damage] = []
 
@@ -206,7 +209,8 @@ class Host:
         assert not self.up, f"node {self.id} runs already"
         if self._node is not None and not self.gate.fallen:
             await self._node.stop()  # It stopped by itself: let it finish.
-        self._may_fail = bool(self._damages) or self._fails_next is not None
+        self._may_fail = bool(self._damages) or self._fails_next is not None or self.disk.is_limited
+        self.spare()
         self.gate = gate = Gate(struck=self._strike)
         self.disk.fault = lambda what, name: self._check(gate, what)
         self.machine = self.world.machine()
@@ -225,11 +229,20 @@ class Host:
         return node
 
     def _check(self, gate: Gate, what: str) -> None:
-        if what in CHANGES and not gate.leaves():
-            raise OSError(errno.EIO, "the machine is down")
+        if what in CHANGES:
+            self._count_down(gate)
+            if not gate.leaves():
+                raise OSError(errno.EIO, "the machine is down")
         if what == self._fails_next:
             self._fails_next = None
             raise OSError(errno.EIO, "Input/output error")
+
+    def _count_down(self, gate: Gate) -> None:
+        if self._power_ends is not None and gate is self.gate and not gate.fallen:
+            left, fate = self._power_ends
+            self._power_ends = left - 1, fate
+            if left == 0:
+                self.lose_power(fate)
 
     def _ports(self, gate: Gate) -> Ports:
         world, loop = self.world, self.world.loop
@@ -264,11 +277,15 @@ class Host:
             self.world.record(Crashed(self.world.loop.now_ns, self.id, how))
 
     async def stop(self) -> None:
-        """A clean stop."""
-        if self.up:
-            gate = self.gate
-            await self.running.stop()
+        """A clean stop, once it is not paused, unless the machine goes down meanwhile."""
+        gate = self.gate
+        await self.world.until(lambda: not gate.paused or gate.fallen, within_s=LIMIT_S)
+        if self.up and gate is self.gate:
+            node, task = self.running, list[asyncio.Task[None]]()
+            gate.enter(lambda: task.append(self.world.loop.create_task(node.stop())))
+            await asyncio.wait(task)
             if gate is self.gate and not gate.fallen:
+                task[0].result()
                 self._record("stop")
 
     def kill(self) -> None:
@@ -285,6 +302,19 @@ class Host:
         self.disk.crash(self.chance, fate)
         self._record("power")
 
+    def lose_power_after(self, operations: int, fate: Fate = "torn") -> None:
+        """Once so many more operations of the disk that change it are done, in place of the next one."""
+        self._power_ends = operations, fate
+
+    def spare(self) -> None:
+        """No crash waits for it any more."""
+        self.gate.armed = None
+        self.spare_power()
+
+    def spare_power(self) -> None:
+        """It keeps its power."""
+        self._power_ends = None
+
     def wipe(self) -> None:
         """The disk of a machine that is down is replaced by an empty one."""
         assert not self.up, f"node {self.id} runs"
@@ -296,12 +326,17 @@ class Host:
         self._fails_next = what
         self._may_fail = self._may_fail or what is not None
 
+    def fill_disk(self, free_bytes: int) -> None:
+        """No more than this is left, until the disk's capacity is None again; what fails for it may be told later."""
+        self.disk.capacity_bytes = self.disk.used_bytes + free_bytes
+        self._may_fail = True
+
     # -- damage to what lies on the disk
 
     @property
     def may_fail(self) -> bool:
         """Something was done to its disk for which it may stop, or refuse to start."""
-        return self._may_fail or self.disk.capacity_bytes is not None
+        return self._may_fail or self.disk.is_limited
 
     def damage(self, chance: random.Random, size_bytes: int) -> bool:
         """Change some bytes of the log (or a single bit) that are on stable storage; False if there are none.

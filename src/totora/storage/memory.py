@@ -57,7 +57,7 @@ class MemoryStore:
         return batches
 
     @property
-    def wants_reserve(self) -> bool:
+    def reserve_due(self) -> bool:
         return False
 
     def reserve(self) -> None:

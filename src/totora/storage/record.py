@@ -30,8 +30,8 @@ from ..types import LogIndex
 __all__ = ["RECORD_HEADER_BYTES", "Record", "RecordType", "encode_record", "find_record", "read_record"]
 
 _HEADER: Final = struct.Struct("<IIIIQB7x")
-_TAIL: Final = struct.Struct("<IIQB7x")
-_SEED: Final = struct.Struct("<QQ")
+_PLACE: Final = struct.Struct("<QQ")
+_PLACE_AND_REST: Final = struct.Struct("<QQIIQB7x")
 _HARD_STATE: Final = struct.Struct("<QQ")
 _INDEX: Final = struct.Struct("<Q")
 RECORD_HEADER_BYTES: Final = _HEADER.size
@@ -79,10 +79,6 @@ def encode_index(index: LogIndex) -> bytes:
     return _INDEX.pack(index)
 
 
-def _checksum(segment: int, offset: int, tail: bytes | memoryview, protected: bytes | memoryview) -> int:
-    return zlib.crc32(protected, zlib.crc32(tail, zlib.crc32(_SEED.pack(segment, offset))))
-
-
 def encode_record(
     salt: int,
     segment: int,
@@ -93,10 +89,11 @@ def encode_record(
     commit_index: LogIndex,
 ) -> bytes:
     """The header of a record whose payload follows as it is."""
-    tail = _TAIL.pack(len(payload), synced, commit_index, kind)
+    length = len(payload)
     protected = payload[:BATCH_HEADER_BYTES] if kind == RecordType.BATCH else payload
-    checksum = _checksum(segment, offset, tail, protected)
-    return _HEADER.pack(salt, checksum, len(payload), synced, commit_index, kind)
+    seed = zlib.crc32(_PLACE_AND_REST.pack(segment, offset, length, synced, commit_index, kind))
+    checksum = zlib.crc32(protected, seed)
+    return _HEADER.pack(salt, checksum, length, synced, commit_index, kind)
 
 
 def read_record(data: memoryview, at: int, salt: int, segment: int, offset: int) -> Record | None:
@@ -113,7 +110,9 @@ def read_record(data: memoryview, at: int, salt: int, segment: int, offset: int)
         return None
     payload = data[start:end]
     protected = payload[:BATCH_HEADER_BYTES] if kind == RecordType.BATCH else payload
-    if _checksum(segment, offset, data[at + 8 : start], protected) != checksum:
+    # The header as it stands, reserved bytes and all.
+    seed = zlib.crc32(data[at + 8 : start], zlib.crc32(_PLACE.pack(segment, offset)))
+    if zlib.crc32(protected, seed) != checksum:
         return None
     try:
         known = RecordType(kind)

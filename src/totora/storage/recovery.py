@@ -83,11 +83,12 @@ class Extent:
         self.largest_batch_bytes = max(self.largest_batch_bytes, len(batch.data))
 
     def truncate_after(self, index: LogIndex) -> None:
-        # New lists: a reader on another thread may hold the old ones.
+        # New lists: a reader on another thread may hold the old ones. The end goes first: with the new list and
+        # the old end, a reader would look for batches that are still to be written.
+        self.last_index = index
         if self.sparse is not None:
             self.sparse = [entry for entry in self.sparse if entry[0] <= index]
         self.runs = self.runs[: bisect_right(self.runs, index, key=lambda run: run[0])]
-        self.last_index = index
         self.cut = True
 
 

@@ -15,7 +15,7 @@ from .segment import named, zero_fill
 __all__ = ["RESERVE", "Reserve"]
 
 RESERVE: Final = "reserve"
-SLICE_BYTES: Final = 1 << 20
+SLICE_BYTES: Final = 256 << 10
 SPARE_BYTES: Final = 64 << 10
 """For the identity, and for footers that reach beyond their segments."""
 
@@ -30,6 +30,11 @@ class Reserve:
         self._segment_bytes = segment_bytes
         self._filling: tuple[File, int] | None = None
         self.ready = False
+
+    @property
+    def filled_bytes(self) -> int:
+        """How far the file that is being made has come."""
+        return 0 if self._filling is None else self._filling[1]
 
     def find(self) -> None:
         """See what an earlier start left here."""

@@ -39,7 +39,7 @@ class LogStore(Protocol):
         ...
 
     @property
-    def wants_reserve(self) -> bool:
+    def reserve_due(self) -> bool:
         """`reserve` should be called, between writes, until this is False."""
         ...
 

@@ -39,6 +39,7 @@ from .segment import (
     named,
     opened,
     read_footer,
+    storage_error,
 )
 
 __all__ = ["WriteAheadLog"]
@@ -190,23 +191,26 @@ class WriteAheadLog:
     def write(self, group: Sequence[Persist]) -> None:
         if self._broken is not None:
             raise self._broken
-        with self._last_failure():
+        try:
             for write in group:
-                self._commit_index = max(self._commit_index, write.commit_index)
-                if write.truncate_after is not None:
-                    self._truncate_after(write.truncate_after)
-                if write.hard_state is not None:
-                    self._hard_state = write.hard_state
-                    self._put(RecordType.HARD_STATE, encode_hard_state(write.hard_state))
-                for batch in write.batches:
-                    self._put_batch(batch)
+                self._write(write)
             self._flush()
             self._summary.settle(self._commit_index)
+        except StorageError as error:
+            self._broken = error
+            raise
 
-    def _put_batch(self, batch: Batch) -> None:
-        offset = self._put(RecordType.BATCH, batch.data)
-        self._noted.append((batch, offset))
-        self._summary.append(batch)
+    def _write(self, write: Persist) -> None:
+        self._commit_index = max(self._commit_index, write.commit_index)
+        if write.truncate_after is not None:
+            self._truncate_after(write.truncate_after)
+        if write.hard_state is not None:
+            self._hard_state = write.hard_state
+            self._put(RecordType.HARD_STATE, encode_hard_state(write.hard_state))
+        for batch in write.batches:
+            offset = self._put(RecordType.BATCH, batch.data)
+            self._noted.append((batch, offset))
+            self._summary.append(batch)
 
     def _put(self, kind: RecordType, payload: bytes) -> int:
         """Add a record to the group; returns its offset."""
@@ -229,14 +233,19 @@ class WriteAheadLog:
 
     def _flush(self) -> None:
         """Make the group durable, as far as it lies in this segment."""
+        active = self._active
         if self._parts:
-            with self._named(self._active.name, self._active.end):
-                self._writable.pwrite(self._parts, self._active.end)
-                self._writable.sync()
-            self._active.end = self._offset
+            file = self._writable
+            try:
+                file.pwrite(self._parts, active.end)
+                file.sync()
+            except OSError as error:
+                need_bytes = self._reserve.need_bytes(self._segment_bytes)
+                raise storage_error(self._disk, active.name, active.end, error, need_bytes) from error
+            active.end = self._offset
             self._parts = []
         for batch, offset in self._noted:
-            self._active.note(batch, offset)
+            active.note(batch, offset)
         self._noted.clear()
 
     def _last_index(self) -> LogIndex:
@@ -338,8 +347,15 @@ class WriteAheadLog:
 
     @property
     def wants_reserve(self) -> bool:
-        """The next segment is not ready: `reserve` should be called between writes until it is."""
+        """The next segment is not ready: `reserve` has something to do."""
         return not self._reserve.ready and self._broken is None
+
+    @property
+    def reserve_due(self) -> bool:
+        """A slice of it is due: it is done when this segment is half full, and slows no burst before that."""
+        return (
+            not self._reserve.ready and self._reserve.filled_bytes < 2 * self._offset and self._broken is None
+        )
 
     def reserve(self) -> None:
         """Do a slice of making the next segment ready, so that a full disk is known before an append meets it."""

@@ -19,7 +19,7 @@ from ..config import Settings
 from ..core.batch import HEADER_BYTES, Batch, Kind
 from ..errors import EntryTooLarge, Overloaded, RaftError
 from ..ports import Datagrams, Listener, Ports, StreamHandler
-from ..session.proposals import Appended
+from ..session.units import Appended
 from ..sim.key_value import Command, Get, KeyValue, Value
 from ..types import Address, LogIndex, NodeId
 from ..wire.entries import EntryCodec

@@ -9,7 +9,7 @@ So a batch is encoded once in its life, and a message that carries megabytes dec
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 import msgspec
 
@@ -48,12 +48,14 @@ class _Blob:
         return batch
 
 
+_NO_BLOB: Final = _Blob(memoryview(b""))
+
 # Not a plain global: nodes in threads of their own decode at the same time.
 _BLOB: Final[ContextVar[_Blob]] = ContextVar("_BLOB")
 
 
 def _take_batch(kind: type, size_bytes: Any) -> Batch:
-    return _BLOB.get().take(kind, size_bytes)
+    return _BLOB.get(_NO_BLOB).take(kind, size_bytes)
 
 
 _ENCODER: Final = msgspec.msgpack.Encoder(enc_hook=_batch_size)
@@ -63,21 +65,28 @@ _DECODER: Final = msgspec.msgpack.Decoder(WireMessage, dec_hook=_take_batch)
 def encode(message: WireMessage) -> list[bytes]:
     """The parts of one frame, to be written one behind the other; batches are not copied."""
     batches: tuple[Batch, ...] = getattr(message, "batches", ())
-    return frame(_ENCODER.encode(message), [batch.data for batch in batches])
+    return frame(_ENCODER.encode(message), [batch.data for batch in batches] if batches else ())
 
 
 def decode(header: memoryview, blob: memoryview) -> WireMessage:
     """A message, its batches verified. Raises ProtocolError."""
+    if not blob:
+        return _decode(header)
     unread = _Blob(blob)
     token = _BLOB.set(unread)
     try:
-        message: WireMessage = _DECODER.decode(header)
-    except ProtocolError:
-        raise
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise ProtocolError("message", str(error)) from error
+        message = _decode(header)
     finally:
         _BLOB.reset(token)
     if unread.offset != len(blob):
         raise ProtocolError("message", f"{len(blob) - unread.offset} bytes follow the last batch")
     return message
+
+
+def _decode(header: memoryview) -> WireMessage:
+    try:
+        return cast(WireMessage, _DECODER.decode(header))
+    except ProtocolError:
+        raise
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise ProtocolError("message", str(error)) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from types import UnionType
 from typing import Any, Generic, TypeVar, cast
 
@@ -24,7 +25,10 @@ class EntryCodec(Generic[T]):
 
     def __init__(self, entry_type: type[T] | UnionType) -> None:
         self.entry_type = entry_type
+        self.encode: Callable[[T], bytes] = self._encode
+        """Raises InvalidRequest if the value is not of the entry type."""
         if entry_type is str or entry_type is bytes:
+            self.encode = cast(Any, _encode_text if entry_type is str else _encode_bytes)
             form = f"raw {entry_type.__name__}".encode()
         else:
             try:
@@ -39,25 +43,13 @@ class EntryCodec(Generic[T]):
             form = b"msgpack " + msgspec.json.encode(schema, order="deterministic")
         self.fingerprint = hashlib.sha256(form).digest()[:16]
 
-    def encode(self, entry: T) -> bytes:
-        """Raises InvalidRequest if the value is not of the entry type."""
-        if self.entry_type is str:
-            if isinstance(entry, str):
-                try:
-                    return entry.encode()
-                except UnicodeEncodeError as error:
-                    raise InvalidRequest(f"an entry is not valid text: {error}") from error
-        elif self.entry_type is bytes:
-            if isinstance(entry, bytes):
-                return entry
-        else:
-            try:
-                encoded = self._encoder.encode(entry)
-                self._decoder.decode(encoded)
-            except Exception as error:  # a type's own `__post_init__` may raise anything
-                raise InvalidRequest(f"an entry is not of type {self._name}: {error}") from error
-            return encoded
-        raise InvalidRequest(f"an entry is of type {type(entry).__name__}, not {self._name}")
+    def _encode(self, entry: T) -> bytes:
+        try:
+            encoded = self._encoder.encode(entry)
+            self._decoder.decode(encoded)
+        except Exception as error:  # a type's own `__post_init__` may raise anything
+            raise InvalidRequest(f"an entry is not of type {self._name}: {error}") from error
+        return encoded
 
     def decode(self, payload: bytes | memoryview) -> T:
         """Raises ValueError if the bytes are not of the entry type."""
@@ -75,3 +67,18 @@ class EntryCodec(Generic[T]):
     @property
     def _name(self) -> str:
         return cast(str, getattr(self.entry_type, "__name__", cast(Any, repr(self.entry_type))))
+
+
+def _encode_bytes(entry: object) -> bytes:
+    if isinstance(entry, bytes):
+        return entry
+    raise InvalidRequest(f"an entry is of type {type(entry).__name__}, not bytes")
+
+
+def _encode_text(entry: object) -> bytes:
+    if not isinstance(entry, str):
+        raise InvalidRequest(f"an entry is of type {type(entry).__name__}, not str")
+    try:
+        return entry.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"an entry is not valid text: {error}") from error

@@ -20,6 +20,7 @@ from ..errors import ProtocolError
 __all__ = ["FRAME_BYTES_MAX", "HANDSHAKE_BYTES_MAX", "FrameReader", "frame"]
 
 _PREFIX: Final = struct.Struct("<III")
+PREFIX_BYTES: Final = _PREFIX.size
 _TLS: Final = (b"\x15\x03", b"\x16\x03")
 """How a TLS alert and a ClientHello begin, and no length of a Hello. An alert is shorter than the prefix."""
 
@@ -30,8 +31,10 @@ HANDSHAKE_BYTES_MAX: Final = 1 << 10
 
 def frame(header: bytes, blob: Sequence[bytes] = ()) -> list[bytes]:
     """The parts of a frame."""
-    length = len(header) + sum(map(len, blob))
-    return [_PREFIX.pack(length, len(header), zlib.crc32(header)) + header, *blob]
+    header_length = length = len(header)
+    if blob:
+        length += sum(map(len, blob))
+    return [_PREFIX.pack(length, header_length, zlib.crc32(header)) + header, *blob]
 
 
 class FrameReader:
@@ -55,34 +58,41 @@ class FrameReader:
             view = memoryview(source)
         else:
             view = memoryview(data)
-        offset = 0
-        while (end := self._end(view, offset)) is not None:
-            _, header_length, checksum = _PREFIX.unpack_from(view, offset)
-            start = offset + _PREFIX.size
+        offset, size = 0, len(view)
+        while size - offset >= PREFIX_BYTES:
+            length, header_length, checksum = _PREFIX.unpack_from(view, offset)
+            if length > self.limit or header_length > length:
+                raise self._wrong(view[offset:], length, header_length)
+            start = offset + PREFIX_BYTES
+            if length > size - start:
+                break
             header = view[start : start + header_length]
             if zlib.crc32(header) != checksum:
                 raise ProtocolError("frame", "checksum does not match")
-            yield header, view[start + header_length : end]
-            offset = end
-        if offset < len(view):
+            offset = start + length
+            yield header, view[start + header_length : offset]
+        if offset < size:
+            if size - offset < PREFIX_BYTES:
+                self._refuse_tls(view[offset:])
             self._buffer += view[offset:]
 
     def _complete(self) -> bool:
-        return self._end(memoryview(self._buffer), 0) is not None
+        """The buffer holds its first frame whole."""
+        view = memoryview(self._buffer)
+        if len(view) < PREFIX_BYTES:
+            self._refuse_tls(view)
+            return False
+        length: int
+        length, header_length, _ = _PREFIX.unpack_from(view)
+        if length > self.limit or header_length > length:
+            raise self._wrong(view, length, header_length)
+        return length <= len(view) - PREFIX_BYTES
 
-    def _end(self, view: memoryview, offset: int) -> int | None:
-        """Where the frame at `offset` ends; None if it is not complete."""
-        if len(view) - offset < _PREFIX.size:
-            self._refuse_tls(view[offset:])
-            return None
-        length, header_length, _ = _PREFIX.unpack_from(view, offset)
+    def _wrong(self, view: memoryview, length: int, header_length: int) -> ProtocolError:
         if length > self.limit:
-            self._refuse_tls(view[offset:])
-            raise ProtocolError("frame", f"a frame of {length:,} bytes exceeds the limit of {self.limit:,}")
-        if header_length > length:
-            raise ProtocolError("frame", f"a header of {header_length:,} bytes in a frame of {length:,}")
-        end = offset + _PREFIX.size + length
-        return end if end <= len(view) else None
+            self._refuse_tls(view)
+            return ProtocolError("frame", f"a frame of {length:,} bytes exceeds the limit of {self.limit:,}")
+        return ProtocolError("frame", f"a header of {header_length:,} bytes in a frame of {length:,}")
 
     def _refuse_tls(self, view: memoryview) -> None:
         """Say so in words, while the other end is unknown: a length that nobody sent on purpose tells a person nothing."""

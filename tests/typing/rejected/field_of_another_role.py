@@ -17,7 +17,7 @@ def of_a_candidate(candidate: Candidate, pre_candidate: PreCandidate) -> None:
 
 
 def of_a_leader(leader: Leader) -> None:
-    print(leader.deadline_ns)  # E: it waits for no election
+    print(leader.heard_ns)  # E: it hears no other leader
     print(leader.votes)  # E: the election is over
     leader.match_index = {}  # E: that is a follower's, within `progress`
 

@@ -1,0 +1,68 @@
+"""totora, measured: in the leader's process, as requests of many entries, and from a client process over TCP."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from bench.cluster import Cluster, Worker, running
+from bench.loads import Figure, Load
+from bench.processor import processor_s
+
+__all__ = ["Totora"]
+
+WARM_S: Final = 0.7
+
+
+class Totora:
+    """Nodes with their data on disk, default settings but for the transport."""
+
+    why_not = ""
+
+    def __init__(self, nodes: int = 3, transport: str = "tcp") -> None:
+        self.nodes = nodes
+        self.transport = transport
+        self.name = "totora" if transport == "tcp" else f"totora ({transport})"
+
+    @contextmanager
+    def start(self, folder: Path) -> Generator[_Session]:
+        with running(self.nodes, folder, transport=self.transport) as cluster:
+            yield _Session(cluster)
+
+
+class _Session:
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self._leader = cluster.leader()
+
+    def measure(self, load: Load, seconds: float) -> Figure:
+        if load.via not in ("client", "reads"):
+            return self._measure(self._leader, load, seconds)
+        client = self.cluster.client(self._leader.id)
+        try:
+            client.answer()
+            return self._measure(client, load, seconds)
+        finally:
+            client.stop()
+
+    def _measure(self, driver: Worker, load: Load, seconds: float) -> Figure:
+        fields = {
+            "via": load.via,
+            "payload_bytes": load.payload_bytes,
+            "in_flight": load.in_flight,
+            "entries": load.entries,
+        }
+        driver.ask("load", seconds=WARM_S, **fields)
+        ids = [worker.process.pid for worker in self.cluster.workers.values()]
+        before_s = processor_s(ids)
+        answer = driver.ask("load", seconds=seconds, **fields)
+        cpu_us = (processor_s(ids) - before_s) * 1e6 / max(1, answer["commits"])
+        return Figure(
+            answer["commits_per_s"],
+            answer["p50_ms"] or 0.0,
+            answer["p99_ms"] or 0.0,
+            round(cpu_us, 2),
+            answer["failures"],
+        )

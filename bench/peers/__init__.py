@@ -1,0 +1,1 @@
+"""Other systems, driven the same way."""
