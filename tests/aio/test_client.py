@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.aio.test_impostors import answering, says
+from tests.aio.answering import answering, says
 from tests.levels import by_level
 from tests.processes.waiting import HANG_S, QUICK, eventually, run, running
 from tests.udp import cluster as udp

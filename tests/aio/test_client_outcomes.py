@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.aio.answering import Answer, answering, says
 from tests.aio.test_client import at_least, client_of, link
-from tests.aio.test_impostors import Answer, answering, says
 from tests.processes.waiting import HANG_S, QUICK, eventually, run, running
 from totora import (
     Client,

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 import pytest
 
+from tests.aio.answering import answering, says
 from tests.aio.certificates import run_on
 from tests.aio.strangers import Stranger, hello, streams_in_memory
-from tests.aio.test_impostors import answering, says
 from tests.processes.waiting import QUICK, eventually
 from tests.wire.samples import framed
 from totora import Client, Node, Settings

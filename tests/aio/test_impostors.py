@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import dataclasses
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final
@@ -13,11 +11,12 @@ from typing import Any, Final
 import msgspec
 import pytest
 
+from tests.aio.answering import Answer, answering, says
 from tests.aio.certificates import complaints, peer, refusal
 from tests.aio.strangers import hello
 from tests.processes.waiting import QUICK, eventually, run
 from tests.wire.samples import SAMPLES, framed
-from totora import Address, Node
+from totora import Node
 from totora.aio.links import Links
 from totora.cli.demo_cluster import free_addresses
 from totora.types import NodeId
@@ -27,53 +26,11 @@ from totora.wire.handshake import Refusal, Welcome, encode_handshake
 OTHER: Final = b"o" * 16
 IMPATIENT: Final = dataclasses.replace(QUICK, handshake_timeout_s=0.1)
 
-Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-def says(data: bytes, *, then: str = "waits") -> Answer:
-    """Someone who answers whatever comes with the same bytes, and then waits, or closes."""
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(1)
-        writer.write(data)
-        if then == "waits":
-            while await reader.read(1 << 16):
-                pass
-
-    return answer
-
 
 def welcome(**fields: Any) -> bytes:
     """Node 3's, unless said otherwise."""
     usual = Welcome(1, None, 3, b"s" * 16, 1, 0)
     return b"".join(encode_handshake(msgspec.structs.replace(usual, **fields)))
-
-
-@asynccontextmanager
-async def answering(address: Address, answer: Answer) -> AsyncGenerator[None]:
-    """Somebody else at that address; its connections end with the block."""
-    open_now: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
-
-    async def taken(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        open_now[task] = writer
-        with contextlib.suppress(ConnectionError):
-            await answer(reader, writer)
-        writer.close()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
-        del open_now[task]
-
-    server = await asyncio.start_server(taken, *address)
-    try:
-        yield
-    finally:
-        server.close()
-        for writer in open_now.values():
-            writer.transport.abort()
-        if open_now:
-            await asyncio.wait(list(open_now))
 
 
 @asynccontextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import socket
 from functools import partial
 from typing import Any, Final
@@ -232,5 +234,37 @@ def test_a_port_that_another_program_has_is_not_bound(uvloop: bool) -> None:
             bound.bind(address)
             with pytest.raises(OSError, match="in use"):
                 await network.listen(address, Handler)
+
+    run_on(uvloop, scenario())
+
+
+@LOOPS
+@pytest.mark.parametrize("turns", range(6))
+def test_whoever_calls_as_the_listener_closes_is_not_left_hanging(turns: int, uvloop: bool) -> None:
+    """In whichever turn of the loop that is: either a handler has the stream, or it ends."""
+    handlers: list[Handler] = []
+
+    def accept() -> Handler:
+        handlers.append(Handler())
+        return handlers[-1]
+
+    async def scenario() -> None:
+        listener = await AsyncioNetwork().listen(("127.0.0.1", 0), accept)
+        with socket.create_connection(listener.address) as caller:
+            caller.setblocking(False)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            listener.close()
+            for _ in range(6):
+                await asyncio.sleep(0)
+            gc.collect()  # It complains of what nobody closed.
+            for handler in handlers:
+                assert handler.told[0] == "connected"
+                assert handler.stream is not None
+                handler.stream.close()
+            with contextlib.suppress(ConnectionResetError):
+                assert await asyncio.get_running_loop().sock_recv(caller, 1) == b""
+        for handler in handlers:
+            await ended(handler)
 
     run_on(uvloop, scenario())

@@ -277,10 +277,10 @@ def test_connections_that_say_nothing_of_tls_are_bounded_and_end(
                 assert await stranger.rest() == b""
                 stranger.close()
                 if number == 0:
-                    assert len(listener._shaking) <= 21, "the one too many is being dropped"
+                    assert len(listener._opening) <= 21, "the one too many is being dropped"
                     async with Client(nodes, entry_type=str, tls=authority.contexts("client")[1]) as client:
                         await client.propose("from a client that came after them")
-            await eventually("nothing of them is kept", lambda: not listener._shaking)
+            await eventually("nothing of them is kept", lambda: not listener._opening)
 
     run_on(uvloop, scenario())
 

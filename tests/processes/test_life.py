@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.aio.answering import answering
 from tests.processes.waiting import QUICK, eventually, run, running
 from totora import (
     Address,
@@ -105,21 +106,14 @@ def test_the_bound_address_may_differ_from_the_advertised_one(tmp_path: Path) ->
         sink.close()
 
     async def scenario() -> None:
-        async with running(nodes, tmp_path, ids=[1, 2]) as started:
-            server = await asyncio.start_server(forwarded, *nodes[3])
-            third = Node(3, nodes, entry_type=str, data_dir=tmp_path / "node-3", bind=inside, settings=QUICK)
-            try:
-                async with third:
-                    assert third.address == inside
-                    entry = await third.propose("through the port that is forwarded")
-                    assert await third.index_range(entry.index, entry.index) == [entry]
-                    linked = [
-                        peer for node in started.values() for peer in node.status().peers if peer.id == 3
-                    ]
-                    assert [peer.address for peer in linked] == [f"{nodes[3][0]}:{nodes[3][1]}"] * 2
-                    assert all(peer.linked for peer in linked)
-            finally:
-                server.close()
+        third = Node(3, nodes, entry_type=str, data_dir=tmp_path / "node-3", bind=inside, settings=QUICK)
+        async with running(nodes, tmp_path, ids=[1, 2]) as started, answering(nodes[3], forwarded), third:
+            assert third.address == inside
+            entry = await third.propose("through the port that is forwarded")
+            assert await third.index_range(entry.index, entry.index) == [entry]
+            linked = [peer for node in started.values() for peer in node.status().peers if peer.id == 3]
+            assert [peer.address for peer in linked] == [f"{nodes[3][0]}:{nodes[3][1]}"] * 2
+            assert all(peer.linked for peer in linked)
 
     run(scenario())
 

@@ -120,25 +120,15 @@ def _tune(sock: socket.socket) -> None:
 
 
 class _Listener:
-    """The loop's own servers, which take streams as they come."""
-
-    def __init__(self, servers: Sequence[asyncio.Server], address: Address) -> None:
-        self._servers = servers
-        self.address = address
-
-    def close(self) -> None:
-        for server in self._servers:
-            server.close()
-
-
-class _TlsListener:
-    """Accepts by hand. A loop's own server lets any number of strangers stay for a minute without a word of TLS."""
+    """Accepts by hand. A loop's own server lets any number of strangers stay for a minute without a word of TLS,
+    and whoever it accepted in the turn in which it is closed stays open until the garbage is collected.
+    """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         sockets: Sequence[socket.socket],
-        tls: ssl.SSLContext,
+        tls: ssl.SSLContext | None,
         accept: Callable[[], StreamHandler],
     ) -> None:
         self._loop = loop
@@ -148,7 +138,7 @@ class _TlsListener:
         self.address = _name_of(sockets[0])
         self._closed = False
         # Each with its socket, until the loop's transport looks after that.
-        self._shaking: dict[asyncio.Task[None], socket.socket | None] = {}
+        self._opening: dict[asyncio.Task[None], socket.socket | None] = {}
         for sock in sockets:
             self._watch(sock)
 
@@ -168,33 +158,35 @@ class _TlsListener:
             self._loop.call_later(ACCEPT_AGAIN_S, self._watch, sock)
             return
         connection.setblocking(False)
-        task = asyncio.ensure_future(self._shake_hands(connection))
-        self._shaking[task] = connection
-        task.add_done_callback(self._shaken)
-        if len(self._shaking) > HANDSHAKES_MAX:
-            next(iter(self._shaking)).cancel()
+        task = asyncio.ensure_future(self._open(connection))
+        self._opening[task] = connection
+        task.add_done_callback(self._opened)
+        if len(self._opening) > HANDSHAKES_MAX:
+            next(iter(self._opening)).cancel()
 
-    async def _shake_hands(self, connection: socket.socket) -> None:
+    async def _open(self, connection: socket.socket) -> None:
         task = asyncio.current_task()
         assert task is not None, "it runs in a task"
         peer = "?"
-        self._shaking[task] = None
+        self._opening[task] = None
         try:
             peer = _spelled(connection.getpeername())
-            await self._loop.connect_accepted_socket(
+            transport, _ = await self._loop.connect_accepted_socket(
                 lambda: _Stream(self._accept),
                 connection,
                 ssl=self._tls,
-                ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
+                ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S if self._tls is not None else None,
             )
+            if self._closed:
+                transport.abort()
         except OSError as error:
             if peer == "?":
                 connection.close()
-            elif not self._closed:
+            elif self._tls is not None and not self._closed:
                 self._accept().lost(tls_failure(peer, error))
 
-    def _shaken(self, task: asyncio.Task[None]) -> None:
-        connection = self._shaking.pop(task)
+    def _opened(self, task: asyncio.Task[None]) -> None:
+        connection = self._opening.pop(task)
         if connection is not None:
             connection.close()
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -206,8 +198,10 @@ class _TlsListener:
             for sock in self._sockets:
                 self._loop.remove_reader(sock.fileno())
                 sock.close()
-            for task in self._shaking:
-                task.cancel()
+            # Not every loop closes what it is told to cancel. What needs no TLS is open in a moment, and ends by itself.
+            for task, connection in self._opening.items():
+                if self._tls is not None or connection is not None:
+                    task.cancel()
 
 
 def _name_of(sock: socket.socket) -> Address:
@@ -293,24 +287,7 @@ class AsyncioNetwork:
     async def listen(self, address: Address, accept: Callable[[], StreamHandler]) -> Listener:
         loop = asyncio.get_running_loop()
         sockets = _all_bound(await _resolved(loop, address, socket.SOCK_STREAM))
-        if self._server_tls is not None:
-            return _TlsListener(loop, sockets, self._server_tls, accept)
-        name = _name_of(sockets[0])
-        servers: list[asyncio.Server] = []
-        try:
-            for sock in sockets:
-                server = await loop.create_server(
-                    lambda: _Stream(accept), sock=sock, backlog=BACKLOG, start_serving=False
-                )
-                servers.append(server)
-                await server.start_serving()
-        except BaseException:  # whoever gave up waiting gets no listener to close
-            for server in servers:
-                server.close()
-            for sock in sockets:
-                sock.close()
-            raise
-        return _Listener(servers, name)
+        return _Listener(loop, sockets, self._server_tls, accept)
 
     def connect(self, address: Address, handler: StreamHandler) -> None:
         task = asyncio.ensure_future(self._connect(address, handler))
