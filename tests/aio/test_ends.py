@@ -22,7 +22,7 @@ from totora.cli.demo_cluster import free_addresses
 from totora.core.batch import join_payloads
 from totora.core.messages import Propose, ProposeRejected
 from totora.ports import Stream
-from totora.wire.client import ReadRange
+from totora.wire.client import ReadRanges
 from totora.wire.handshake import Welcome
 
 LOOPS: Final = pytest.mark.parametrize("uvloop", [False, True], ids=["asyncio", "uvloop"])
@@ -52,7 +52,7 @@ def test_a_client_that_reads_nothing_does_not_keep_its_stream(uvloop: bool) -> N
             stranger = await Stranger.connect(nodes[1])
             assert isinstance(await stranger.greet(hello()), Welcome)
             accepted = streams(node)
-            await stranger.send(framed(ReadRange(1, first.index, first.index + 6, SECOND_NS)))
+            await stranger.send(framed(ReadRanges(1, SECOND_NS, (first.index, first.index + 6))))
             await eventually("it waits", lambda: accepted[0].buffered_bytes > 1 << 20)
         assert not [stream for stream in accepted if stream.buffered_bytes]
         stranger.close()

@@ -31,10 +31,9 @@ from totora.core.messages import (
     RequestVote,
 )
 from totora.wire.client import (
-    RangeRead,
-    ReadRange,
+    RangesRead,
+    ReadRanges,
     RequestFailed,
-    RequestReadIndex,
     RequestStatus,
     StatusReport,
 )
@@ -336,12 +335,10 @@ def test_random_requests_over_one_connection(caplog: pytest.LogCaptureFixture) -
 
     def request(chance: random.Random) -> WireMessage:
         n = [numbers(chance) for _ in range(6)]
-        match chance.randrange(4):
+        match chance.randrange(3):
             case 0:
-                return ReadRange(*n[:4])
+                return ReadRanges(n[0], n[1], tuple(n[2 : 2 + chance.randrange(5)]))
             case 1:
-                return RequestReadIndex(*n[:2])
-            case 2:
                 return RequestStatus(n[0])
             case _:
                 body = chance.choice([join_payloads([b"a", b"b"]), chance.randbytes(chance.randrange(30))])
@@ -461,7 +458,10 @@ def test_a_stranger_that_sends_garbage_again_and_again_fills_no_log(caplog: pyte
 @pytest.mark.parametrize(
     "message",
     [sample for sample in SAMPLES if isinstance(sample, Message) and not isinstance(sample, Propose)]
-    + [RangeRead(1, 1, ()), RequestFailed(1, "invalid", ""), ReadRange(1, 0, 1, 1), ReadRange(1, 2, 1, 1)],
+    + [RangesRead(1, 1, 1, ()), RequestFailed(1, "invalid", "")]
+    + [
+        ReadRanges(1, 1, places) for places in ((0, 1), (2, 1), (1,), (1, 1, 2), (1, 1, 0, 1), (1, 1) * 1_025)
+    ],
     ids=lambda message: type(message).__name__,
 )
 def test_what_no_client_sends_ends_its_stream(message: WireMessage, caplog: pytest.LogCaptureFixture) -> None:
@@ -570,7 +570,7 @@ def test_a_client_that_reads_nothing_loses_its_stream(caplog: pytest.LogCaptureF
                 await host.node.propose(entry.decode()[128:])
             client = await host.stranger(hello())
             await client.send(
-                b"".join(framed(ReadRange(n, first, first + 6, SECOND_NS)) for n in range(answers))
+                b"".join(framed(ReadRanges(n, SECOND_NS, (first, first + 6))) for n in range(answers))
             )
             await eventually("it is dropped", lambda: not host.clients)
             client.close()

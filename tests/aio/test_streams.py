@@ -12,7 +12,7 @@ from tests.wire.samples import SAMPLES, framed
 from totora.aio.streams import BUFFERED_BYTES_MAX, Accepted, StreamEnd
 from totora.core.messages import RequestRead
 from totora.errors import ProtocolError
-from totora.wire.client import RangeRead
+from totora.wire.client import RangesRead
 from totora.wire.codec import WireMessage
 from totora.wire.frames import frame
 from totora.wire.handshake import Hello, encode_handshake
@@ -184,7 +184,7 @@ def test_the_deadline_ends_with_the_stream() -> None:
 def test_what_stands_behind_a_hello_is_delivered_in_order() -> None:
     """In the same piece, and larger than a Hello may be."""
     owner = End()
-    messages = [RequestRead(1), *SAMPLES, RangeRead(1, 1, ())]
+    messages = [RequestRead(1), *SAMPLES, RangesRead(1, 1, 1, ())]
     owner.end.received(HELLO + b"".join(map(framed, messages)))
     assert owner.events == [hello(), *messages]
 

@@ -62,8 +62,8 @@ BUGS: Final = (
         "thesis 6.4",
         [
             (
-                Runtime.confirm_read,
-                "self._engine.read_index(self.deadline_ns(timeout_s), confirmed)",
+                Runtime._confirm_read,
+                "self._engine.read_index(deadline_ns, confirmed)",
                 "confirmed(self._engine.raft.commit_index)",
             )
         ],

@@ -83,12 +83,11 @@ SAMPLES: Final[tuple[WireMessage, ...]] = (
     m.ProposeRejected(4, None, 99, "mismatch", True, 8, 3),
     m.ReadAccepted(4, 1, 98, 9),
     m.ReadRejected(4, None, 98, "overloaded"),
-    c.ReadRange(97, 1, 10, 5_000_000_000),
-    c.RangeRead(97, 9, _BATCHES),
+    c.ReadRanges(97, 5_000_000_000, (1, 10, 12, 12)),
+    c.RangesRead(97, 9, 1, _BATCHES),
     c.RequestStatus(96),
     c.StatusReport(96, _STATUS),
-    c.RequestReadIndex(95, 5_000_000_000),
-    c.RequestFailed(95, "out_of_range", "ask within them", 1, 9),
+    c.RequestFailed(95, "out_of_range", "ask within them", 1, 9, 3),
 )
 
 HANDSHAKES: Final[tuple[Hello | Welcome | Refusal, ...]] = (

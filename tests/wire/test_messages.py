@@ -33,12 +33,12 @@ from totora.errors import (
     Unavailable,
 )
 from totora.wire import codec
-from totora.wire.client import RangeRead, RequestFailed, error_of, failure
+from totora.wire.client import RangesRead, RequestFailed, error_of, failure
 from totora.wire.frames import frame
 from totora.wire.handshake import encode_handshake
 
 EXAMPLES: Final = by_level(quick=25, ci=1_000)
-CARRIERS: Final = (AppendEntries, RangeRead)
+CARRIERS: Final = (AppendEntries, RangesRead)
 
 
 def named(value: Any) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Final, TypeVar
 
 from ..config import Settings
@@ -31,17 +30,17 @@ from ..session.units import Appended, Lot, ResolvePart
 from ..types import FAR_NS, Address, LogIndex, NodeStatus, Term
 from ..wire import codec
 from ..wire.client import (
-    RangeRead,
-    ReadRange,
+    RangesRead,
     RequestFailed,
-    RequestReadIndex,
     RequestStatus,
     StatusReport,
     error_of,
 )
 from ..wire.handshake import Refusal, Welcome
 from .client_stream import ClientEnd, Greeting, probe, spell
-from .questions import Answered, Question, Questions
+from .questions import Questions
+from .ranges import Ranges, ResolveRanges
+from .reading import settle
 
 __all__ = ["ClientLink"]
 
@@ -165,35 +164,35 @@ class ClientLink:
         self._flush_soon(idle)
         return lot
 
-    def read_range(
-        self,
-        start: LogIndex,
-        end: LogIndex,
-        timeout_s: float | None,
-        loaded: Callable[[list[Batch] | RaftError], None],
-    ) -> None:
-        """The committed batches that hold `start` to `end`; `loaded` is called once, later. Raises as `submit` does."""
-        self._ask(
-            lambda request_id, remaining_ns: ReadRange(request_id, start, end, remaining_ns),
-            timeout_s,
-            lambda read: loaded(read if isinstance(read, RaftError) else list(read.batches)),
+    def open_reads(self, timeout_s: float | None, resolve: ResolveRanges) -> Ranges:
+        """Where ranges to read go in this turn of the loop; `resolve` is called once for each. Raises as `submit` does."""
+        self._check()
+        idle = not self._outstanding
+        lot = self._questions.open(
+            self._deadline_ns(timeout_s),
+            lambda start, stop, outcome: resolve(start, stop, self._told(outcome)),
         )
+        self._flush_soon(idle)
+        return lot
 
     async def read_index(self, timeout_s: float | None) -> LogIndex:
-        future: asyncio.Future[RangeRead] = asyncio.get_running_loop().create_future()
-        self._ask(RequestReadIndex, timeout_s, lambda read: _settle(future, read))
-        return (await future).commit_index
+        self._check()
+        idle = not self._outstanding
+        future: asyncio.Future[LogIndex] = asyncio.get_running_loop().create_future()
+        self._questions.ask_index(
+            self._deadline_ns(timeout_s), lambda outcome: settle(future, self._told(outcome))
+        )
+        self._flush_soon(idle)
+        return await future
 
     async def load_page(
         self, start: LogIndex, end: LogIndex, timeout_s: float | None
-    ) -> tuple[list[Batch], LogIndex]:
+    ) -> tuple[Sequence[Batch], LogIndex]:
         """Committed batches from `start` on, up to `end`, and the index to go on at; pages grow while they fit an answer."""
         last = min(end, start + self._page_entries - 1)
         while True:
-            future: asyncio.Future[list[Batch]] = asyncio.get_running_loop().create_future()
-            self.read_range(start, last, timeout_s, partial(_settle, future))
             try:
-                batches = await future
+                batches = await self._read_alone(start, last, timeout_s)
             except RangeTooLarge as error:
                 last = error.next_index - 1
                 self._page_entries = max(1, error.next_index - start)
@@ -202,14 +201,12 @@ class ClientLink:
                     self._page_entries *= 2
                 return batches, last + 1
 
-    def _ask(self, question: Question, timeout_s: float | None, resolve: Answered) -> None:
-        """Ask what has no effect; `resolve` is called once, later. Raises as `submit` does."""
-        self._check()
-        idle = not self._outstanding
-        self._questions.add(
-            question, self._deadline_ns(timeout_s), lambda outcome: resolve(self._told(outcome))
+    async def _read_alone(self, start: LogIndex, end: LogIndex, timeout_s: float | None) -> Sequence[Batch]:
+        future: asyncio.Future[Sequence[Batch]] = asyncio.get_running_loop().create_future()
+        self.open_reads(timeout_s, lambda _start, _stop, outcome: settle(future, outcome)).add(
+            start, end, alone=True
         )
-        self._flush_soon(idle)
+        return await future
 
     async def status(self, address: Address, timeout_s: float) -> NodeStatus | RaftError:
         """What the node at `address` says of itself, or why it says nothing. Raises NodeStopped."""
@@ -322,6 +319,7 @@ class ClientLink:
     def _flush(self) -> None:
         self._flush_scheduled = False
         self._proposals.close_lot()
+        self._questions.close_lots()
         if not self._open:
             return
         end = self._end
@@ -360,8 +358,8 @@ class ClientLink:
                 self._proposals.accepted(message)
             case ProposeRejected():
                 self._rejected(end, message)
-            case RangeRead():
-                self._questions.answered(message.request_id, message)
+            case RangesRead():
+                self._questions.answered(spell(end.address), message)
             case RequestFailed():
                 self._question_failed(end, message)
             case StatusReport():
@@ -383,7 +381,7 @@ class ClientLink:
     def _question_failed(self, end: ClientEnd, message: RequestFailed) -> None:
         error = error_of(message)
         if not isinstance(error, Unavailable | OutcomeUnknown):
-            self._questions.answered(message.request_id, error)
+            self._questions.failed(spell(end.address), message.request_id, message.count, error)
             return
         # It is this node that cannot: another one may.
         self._said = message.text
@@ -439,12 +437,3 @@ class ClientLink:
             self._ping = None
         else:
             end.give_up("does not answer any more")
-
-
-def _settle(future: asyncio.Future[R], outcome: R | RaftError) -> None:
-    if future.done():
-        return
-    if isinstance(outcome, RaftError):
-        future.set_exception(outcome)
-    else:
-        future.set_result(outcome)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from types import UnionType
 from typing import Generic, Protocol, TypeVar
 
 from ..config import SECONDS_MAX, Settings
-from ..core.batch import HEADER_BYTES, Batch, Kind
-from ..errors import DecodeFailed, EntryTooLarge, InvalidRequest, RaftError
+from ..core.batch import HEADER_BYTES, Batch
+from ..errors import EntryTooLarge, InvalidRequest, RaftError
 from ..session.requests import AppendRequest, ClientRequest, Err, IndexRange, Ok, Response
 from ..session.units import LENGTH_BYTES, Appended, Lot, ResolvePart
 from ..types import NUMBER_MAX, Entry, LogIndex, Term
 from ..wire.entries import EntryCodec
+from .ranges import Ranges, Readers, ResolveRanges, entries_of
+from .reading import settle
 
-__all__ = ["Backend", "Face", "entries_of", "values_of"]
+__all__ = ["Backend", "Face", "values_of"]
 
 T = TypeVar("T")
 
@@ -32,26 +35,6 @@ def values_of(request: AppendRequest[T]) -> tuple[T, ...]:
     if not values:
         raise InvalidRequest("a request to append needs at least one entry")
     return values
-
-
-def entries_of(
-    codec: EntryCodec[T], batches: Iterable[Batch], start: LogIndex, end: LogIndex
-) -> list[Entry[T]]:
-    """The users' entries of `batches` with indexes from `start` to `end`. Raises DecodeFailed."""
-    entries: list[Entry[T]] = []
-    decode = codec.decode
-    for batch in batches:
-        if batch.kind != Kind.ENTRIES:
-            continue
-        index = batch.first_index
-        for payload in batch.payloads():
-            if start <= index <= end:
-                try:
-                    entries.append(Entry(index, batch.term, decode(payload)))
-                except ValueError as error:
-                    raise DecodeFailed(index, str(error)) from error
-            index += 1
-    return entries
 
 
 class Backend(Protocol):
@@ -71,21 +54,16 @@ class Backend(Protocol):
         """Where requests of one entry each go while it has room; `resolve` is called once for each. Raises as `submit` does."""
         ...
 
-    def read_range(
-        self,
-        start: LogIndex,
-        end: LogIndex,
-        timeout_s: float | None,
-        loaded: Callable[[list[Batch] | RaftError], None],
-    ) -> None:
-        """Load the committed batches that hold `start` to `end`; `loaded` is called once, possibly at once."""
+    def open_reads(self, timeout_s: float | None, resolve: ResolveRanges) -> Ranges:
+        """Where ranges to read go while it has room; `resolve` is called once for each, with the committed batches that
+        hold it. Raises as `submit` does."""
         ...
 
     async def read_index(self, timeout_s: float | None) -> LogIndex: ...
 
     async def load_page(
         self, start: LogIndex, end: LogIndex, timeout_s: float | None
-    ) -> tuple[list[Batch], LogIndex]:
+    ) -> tuple[Sequence[Batch], LogIndex]:
         """Batches that hold committed entries from `start`, up to `end` or one page; and the index to go on at."""
         ...
 
@@ -130,6 +108,7 @@ class Face(ABC, Generic[T]):
         self._codec: EntryCodec[T] = EntryCodec(entry_type)
         self._encode = self._codec.encode
         self._group: _Group[T] | None = None
+        self._readers: Readers[T] | None = None
 
     @abstractmethod
     def _backend(self) -> Backend:
@@ -176,7 +155,9 @@ class Face(ABC, Generic[T]):
         need_bytes = len(payload) + LENGTH_BYTES
         group: _Group[T] = _Group()
         group.lot = self._backend().open_lot(need_bytes, self._lot_bytes, group.resolve)
-        self._group = group
+        former, self._group = self._group, group
+        if former is not None:
+            del former.lot  # It refers to the group: both go with their last entry, not with a garbage collection.
         return group
 
     async def index_range(
@@ -186,7 +167,9 @@ class Face(ABC, Generic[T]):
 
         Raises OutOfRange, RangeTooLarge (over 8 MiB), Compacted, DecodeFailed, Unavailable, NodeStopped.
         """
-        return await self._ask(IndexRange(start_index, end_index), timeout_s)
+        future: asyncio.Future[list[Entry[T]]] = asyncio.get_running_loop().create_future()
+        self._read(IndexRange(start_index, end_index), timeout_s, partial(settle, future))
+        return await future
 
     async def entries(
         self, start_index: LogIndex = 1, *, timeout_s: float | None = None
@@ -223,7 +206,11 @@ class Face(ABC, Generic[T]):
                 case AppendRequest():
                     self._submit_append(request, respond, timeout_s)
                 case IndexRange():
-                    self._submit_range(request, respond, timeout_s)
+                    self._read(
+                        request,
+                        timeout_s,
+                        lambda read: respond(Err(read) if isinstance(read, RaftError) else Ok(read)),
+                    )
         except RaftError as error:
             respond(Err(error))
 
@@ -247,23 +234,24 @@ class Face(ABC, Generic[T]):
 
         backend.submit(payloads, request.condition, _patience_s(timeout_s), resolve)
 
-    def _submit_range(
-        self, request: IndexRange, respond: Callable[[Response[T]], None], timeout_s: float | None
+    def _read(
+        self,
+        request: IndexRange,
+        timeout_s: float | None,
+        answer: Callable[[list[Entry[T]] | RaftError], None],
     ) -> None:
-        backend = self._backend()
         start, end = request.start_index, request.end_index
         _check_numbers(start_index=start, end_index=end)
-
-        def loaded(batches: list[Batch] | RaftError) -> None:
-            if isinstance(batches, RaftError):
-                respond(Err(batches))
-                return
-            try:
-                respond(Ok(entries_of(self._codec, batches, start, end)))
-            except RaftError as error:
-                respond(Err(error))
-
-        backend.read_range(start, end, _patience_s(timeout_s), loaded)
+        readers = self._readers
+        if timeout_s is not None or readers is None or not readers.lot.room:
+            readers = Readers(self._codec)
+            lot = readers.lot = self._backend().open_reads(_patience_s(timeout_s), readers.resolve)
+            readers.places = lot.places
+            former, self._readers = self._readers, readers
+            if former is not None:
+                del former.lot
+        readers.lot.add(start, end, alone=timeout_s is not None)
+        readers.answers.append(answer)
 
     async def _ask(self, request: ClientRequest[T], timeout_s: float | None) -> Sequence[Entry[T]]:
         future: asyncio.Future[Sequence[Entry[T]]] = asyncio.get_running_loop().create_future()

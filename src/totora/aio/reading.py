@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, TypeAlias, TypeVar
 
 from ..config import RANGE_BYTES_MAX
@@ -14,7 +14,7 @@ from ..ports import Worker
 from ..storage.store import LogStore
 from ..types import LogIndex
 
-__all__ = ["LogReader", "on_worker"]
+__all__ = ["LogReader", "on_worker", "settle"]
 
 READ_CHUNK_BYTES: Final = 1 << 20
 """Storage is read in pieces of about this size."""
@@ -22,6 +22,16 @@ READ_CHUNK_BYTES: Final = 1 << 20
 R = TypeVar("R")
 
 Loaded: TypeAlias = Callable[[list[Batch] | RaftError], None]
+
+
+def settle(future: asyncio.Future[R], outcome: R | RaftError) -> None:
+    """Give the outcome to whoever still waits."""
+    if future.done():
+        return
+    if isinstance(outcome, RaftError):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)
 
 
 async def on_worker(worker: Worker, job: Callable[[], R]) -> R:
@@ -40,6 +50,29 @@ async def on_worker(worker: Worker, job: Callable[[], R]) -> R:
     return await future
 
 
+class _Found:
+    """Batches of several ranges, each once."""
+
+    def __init__(self) -> None:
+        self.ranges = 0
+        self._bytes = 0
+        self._batches: dict[LogIndex, Batch] = {}
+
+    def add(self, batches: list[Batch]) -> bool:
+        """Those of one more range, unless they exceed what one answer may hold."""
+        new = [batch for batch in batches if batch.first_index not in self._batches]
+        size_bytes = self._bytes + sum(len(batch.data) for batch in new)
+        if size_bytes > RANGE_BYTES_MAX and self.ranges:
+            return False
+        self._bytes = size_bytes
+        self._batches.update((batch.first_index, batch) for batch in new)
+        self.ranges += 1
+        return True
+
+    def batches(self) -> list[Batch]:
+        return [self._batches[index] for index in sorted(self._batches)]
+
+
 class LogReader:
     """Reads one node's log. Damage that it meets is told to `fail`, because the node must stop."""
 
@@ -52,24 +85,40 @@ class LogReader:
         self._fail = fail
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def load(self, start: LogIndex, end: LogIndex, loaded: Loaded) -> None:
-        """Load the committed batches that hold `start` to `end`; `loaded` is called once, at once if memory holds them.
+    def load(
+        self, places: Sequence[LogIndex], loaded: Callable[[int, list[Batch] | RaftError], None]
+    ) -> None:
+        """Load the committed batches that hold ranges, of each its first and last index; at once if memory holds them.
 
-        RangeTooLarge if they exceed 8 MiB.
+        `loaded` is called once: with how many of the ranges, at least one, and their batches, 8 MiB at most; or an error of
+        the first. RangeTooLarge if that exceeds 8 MiB alone.
         """
-        batches = self._log.batches_from(start, RANGE_BYTES_MAX, end)
-        if batches is not None and batches[-1].last_index >= end:
-            loaded(batches)
-            return
-        self._begin(self._load(start, end, loaded))
-
-    async def _load(self, start: LogIndex, end: LogIndex, loaded: Loaded) -> None:
-        try:
-            batches, next_index = await self.page(start, end)
-        except RaftError as error:
-            loaded(error)
+        found = _Found()
+        for at in range(0, len(places), 2):
+            batches = self._log.batches_from(places[at], RANGE_BYTES_MAX, places[at + 1])
+            if batches is None or batches[-1].last_index < places[at + 1] or not found.add(batches):
+                break
+        if found.ranges:
+            loaded(found.ranges, found.batches())
         else:
-            loaded(batches if next_index > end else RangeTooLarge(next_index))
+            self._begin(self._load(places, loaded))
+
+    async def _load(
+        self, places: Sequence[LogIndex], loaded: Callable[[int, list[Batch] | RaftError], None]
+    ) -> None:
+        found = _Found()
+        try:
+            for at in range(0, len(places), 2):
+                batches, next_index = await self.page(places[at], places[at + 1])
+                if next_index <= places[at + 1]:
+                    raise RangeTooLarge(next_index)
+                if not found.add(batches):
+                    break
+        except RaftError as error:
+            if not found.ranges:
+                loaded(1, error)
+                return
+        loaded(found.ranges, found.batches())
 
     def recent(self, start: LogIndex, max_bytes: int) -> list[Batch] | None:
         """Batches from the one that holds `start` on, committed or not; None if memory no longer holds that one."""

@@ -19,10 +19,8 @@ from ..core.effects import Persist
 from ..core.messages import Message, Propose
 from ..core.quorum import Configuration, Member
 from ..errors import (
-    Compacted,
     ConfigurationError,
     NodeStopped,
-    OutOfRange,
     ProtocolError,
     RaftError,
 )
@@ -38,7 +36,8 @@ from .applier import Applier
 from .describing import describe
 from .links import Client, Links, PeerLinks
 from .opening import Opened, open_store
-from .reading import LogReader, on_worker
+from .ranges import Answered, RangeReads, Ranges, ResolveRanges
+from .reading import LogReader, on_worker, settle
 from .serving import serve
 from .udp import UdpLinks
 
@@ -75,6 +74,7 @@ class Runtime:
         self._store: LogStore
         self._engine: Engine
         self._reader: LogReader
+        self._reads: RangeReads
         self._address: Address | None = None
         self._refusals: dict[NodeId, str] = {}
         self._founded = False
@@ -128,6 +128,7 @@ class Runtime:
             observer=ports.observer,
         )
         self._reader = LogReader(self._engine.raft.log, opened.store, ports.reader, self.fail)
+        self._reads = RangeReads(self._engine.raft, self._reader, self._confirm_read)
         self._links = (
             UdpLinks(ports, settings, self) if settings.transport == "udp" else Links(ports, settings, self)
         )
@@ -233,18 +234,15 @@ class Runtime:
         self._flush_soon()
         return lot
 
+    def open_reads(self, timeout_s: float | None, resolve: ResolveRanges) -> Ranges:
+        self._check_open()
+        lot = self._reads.open(self.deadline_ns(timeout_s), resolve)
+        self._flush_soon()
+        return lot
+
     async def read_index(self, timeout_s: float | None) -> LogIndex:
         future: asyncio.Future[LogIndex] = asyncio.get_running_loop().create_future()
-
-        def resolve(outcome: LogIndex | RaftError) -> None:
-            if future.done():
-                return
-            if isinstance(outcome, RaftError):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)
-
-        self.confirm_read(timeout_s, resolve)
+        self.confirm_read(timeout_s, partial(settle, future))
         return await future
 
     def status(self) -> NodeStatus:
@@ -266,31 +264,12 @@ class Runtime:
     def confirm_read(
         self, timeout_s: float | None, confirmed: Callable[[LogIndex | RaftError], None]
     ) -> None:
+        self._confirm_read(self.deadline_ns(timeout_s), confirmed)
+
+    def _confirm_read(self, deadline_ns: int, confirmed: Callable[[LogIndex | RaftError], None]) -> None:
         self._check_open()
-        self._engine.read_index(self.deadline_ns(timeout_s), confirmed)
+        self._engine.read_index(deadline_ns, confirmed)
         self._flush_soon()
-
-    def read_range(
-        self,
-        start: LogIndex,
-        end: LogIndex,
-        timeout_s: float | None,
-        loaded: Callable[[list[Batch] | RaftError], None],
-    ) -> None:
-        """Load the batches that hold `start` to `end`, linearizably; `loaded` is called once."""
-
-        def confirmed(outcome: LogIndex | RaftError) -> None:
-            raft = self._engine.raft
-            if isinstance(outcome, RaftError):
-                loaded(outcome)
-            elif end > raft.commit_index:
-                loaded(OutOfRange(raft.log.first_index, raft.commit_index))
-            elif start < raft.log.first_index:
-                loaded(Compacted(raft.log.first_index))
-            else:
-                self._reader.load(start, end, loaded)
-
-        self.confirm_read(timeout_s, confirmed)
 
     async def load_page(
         self, start: LogIndex, end: LogIndex, timeout_s: float | None
@@ -315,6 +294,7 @@ class Runtime:
             self._clock.call_soon(self._flush)
 
     def _flush(self) -> None:
+        self._reads.hand_over()
         self._flush_scheduled = False
         self._guard(self._engine.flush)
 
@@ -476,6 +456,9 @@ class Runtime:
 
     def propose_for(self, client: Client, message: Propose) -> None:
         self._guard(self._engine.client_message, client, message)
+
+    def read_ranges(self, places: Sequence[LogIndex], timeout_s: float, answered: Answered) -> None:
+        self._reads.read(places, self.deadline_ns(timeout_s), answered)
 
     def reply(self, client: Client, message: ClientMessage) -> None:
         if self._links is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ..core.batch import Batch
@@ -11,14 +11,14 @@ from ..errors import ProtocolError, RaftError
 from ..types import LogIndex, NodeStatus
 from ..wire.client import (
     ClientMessage,
-    RangeRead,
-    ReadRange,
-    RequestReadIndex,
+    RangesRead,
+    ReadRanges,
     RequestStatus,
     StatusReport,
     failure,
 )
 from .links import Client
+from .ranges import RANGES_MAX, Answered
 
 __all__ = ["Served", "serve"]
 
@@ -28,13 +28,7 @@ class Served(Protocol):
 
     def propose_for(self, client: Client, message: Propose) -> None: ...
 
-    def read_range(
-        self,
-        start: LogIndex,
-        end: LogIndex,
-        timeout_s: float | None,
-        loaded: Callable[[list[Batch] | RaftError], None],
-    ) -> None: ...
+    def read_ranges(self, places: Sequence[LogIndex], timeout_s: float, answered: Answered) -> None: ...
 
     def confirm_read(
         self, timeout_s: float | None, confirmed: Callable[[LogIndex | RaftError], None]
@@ -50,37 +44,40 @@ def serve(node: Served, client: Client, message: Message | ClientMessage) -> Non
     match message:
         case Propose():
             node.propose_for(client, message)
-        case ReadRange():
-            _serve_range(node, client, message)
-        case RequestReadIndex():
+        case ReadRanges(places=()):
             _serve_read_index(node, client, message)
+        case ReadRanges():
+            _serve_ranges(node, client, message)
         case RequestStatus(request_id):
             node.reply(client, StatusReport(request_id, node.status()))
         case _:
             raise ProtocolError(client.peer_address, f"a client does not send {type(message).__name__}")
 
 
-def _serve_range(node: Served, client: Client, message: ReadRange) -> None:
-    def loaded(outcome: list[Batch] | RaftError) -> None:
+def _serve_ranges(node: Served, client: Client, message: ReadRanges) -> None:
+    def answered(count: int, outcome: Sequence[Batch] | RaftError) -> None:
         if isinstance(outcome, RaftError):
-            node.reply(client, failure(message.request_id, outcome))
+            node.reply(client, failure(message.request_id, outcome, count))
         else:
-            node.reply(client, RangeRead(message.request_id, 0, tuple(outcome)))
+            node.reply(client, RangesRead(message.request_id, 0, count, tuple(outcome)))
 
-    if not 1 <= message.start_index <= message.end_index:
-        raise ProtocolError(client.peer_address, f"asks for {message.start_index} to {message.end_index}")
-    try:
-        node.read_range(message.start_index, message.end_index, message.remaining_ns / 1e9, loaded)
-    except RaftError as error:
-        loaded(error)
+    places = message.places
+    starts, ends = places[::2], places[1::2]
+    if (
+        len(starts) != len(ends)
+        or len(starts) > RANGES_MAX
+        or not all(1 <= start <= end for start, end in zip(starts, ends, strict=True))
+    ):
+        raise ProtocolError(client.peer_address, f"asks for no ranges: {places[:10]}")
+    node.read_ranges(places, message.remaining_ns / 1e9, answered)
 
 
-def _serve_read_index(node: Served, client: Client, message: RequestReadIndex) -> None:
+def _serve_read_index(node: Served, client: Client, message: ReadRanges) -> None:
     def confirmed(outcome: LogIndex | RaftError) -> None:
         if isinstance(outcome, RaftError):
             node.reply(client, failure(message.request_id, outcome))
         else:
-            node.reply(client, RangeRead(message.request_id, outcome, ()))
+            node.reply(client, RangesRead(message.request_id, outcome, 1, ()))
 
     try:
         node.confirm_read(message.remaining_ns / 1e9, confirmed)

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from ..aio.disk import RealDisk
-from ..aio.face import entries_of
+from ..aio.ranges import entries_of
 from ..core.batch import Batch
 from ..ports import File, Lock
 from ..storage.identity import Identity

@@ -154,6 +154,24 @@ class Batch:
         """The entries as they were encoded, without a copy."""
         return split_payloads(memoryview(self.data)[HEADER_BYTES:], self.count)
 
+    def payloads_between(self, start: LogIndex, end: LogIndex) -> list[memoryview]:
+        """The same of those entries that it holds of the ones from `start` to `end`; it does not look at the others."""
+        skip, stop = max(0, start - self.first_index), min(self.count, end + 1 - self.first_index)
+        if skip == 0 and stop == self.count:
+            return self.payloads()
+        if skip >= stop:
+            return []
+        body = memoryview(self.data)[HEADER_BYTES:]
+        if 4 * self.count > len(body):
+            raise ProtocolError("batch", f"a body of {len(body)} bytes cannot hold {self.count} entries")
+        lengths = struct.unpack_from(f"<{stop}I", body)
+        at = 4 * self.count + sum(lengths[:skip])
+        payloads: list[memoryview] = []
+        for length in lengths[skip:]:
+            payloads.append(body[at : at + length])
+            at += length
+        return payloads
+
     def each_payload(self) -> Iterator[memoryview]:
         """The same one by one: a batch may hold very many, too many for one turn of a loop."""
         return _each_payload(memoryview(self.data)[HEADER_BYTES:], self.count)

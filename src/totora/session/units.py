@@ -61,8 +61,14 @@ class Lot(Request):
     __slots__ = ("resolve_part", "room_bytes", "taken")
 
     def __init__(self, number: int, room_bytes: int, deadline_ns: int, resolve_part: ResolvePart) -> None:
-        self.taken: list[bytes] = []
-        super().__init__(number, self.taken, room_bytes, None, deadline_ns, self._resolve_all)
+        taken: list[bytes] = []
+
+        def resolve_all(outcome: Appended | RaftError) -> None:
+            resolve_part(0, len(taken), outcome)
+
+        # Nothing here refers to itself: what a lot holds is to go with it, not with the next garbage collection.
+        super().__init__(number, taken, room_bytes, None, deadline_ns, resolve_all)
+        self.taken = taken
         self.room_bytes = room_bytes
         self.resolve_part = resolve_part
 
@@ -70,9 +76,6 @@ class Lot(Request):
         self.size_bytes -= self.room_bytes
         self.room_bytes = 0
         self.count = len(self.taken)
-
-    def _resolve_all(self, outcome: Appended | RaftError) -> None:
-        self.resolve_part(0, len(self.taken), outcome)
 
     def parts(self) -> list[Request]:
         if self.resolve is None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Final, NoReturn, Self, TypeVar
 
-from ..aio.face import entries_of
+from ..aio.ranges import entries_of
 from ..config import Settings
 from ..errors import RaftError
 from ..types import Entry, NodeId

@@ -23,8 +23,8 @@ from ..types import LogIndex, NodeStatus
 
 __all__ = [
     "ClientMessage",
-    "RangeRead",
-    "ReadRange",
+    "RangesRead",
+    "ReadRanges",
     "RequestFailed",
     "RequestStatus",
     "StatusReport",
@@ -33,27 +33,38 @@ __all__ = [
 ]
 
 
-class ReadRange(msgspec.Struct, frozen=True, array_like=True, tag=32):
-    """An IndexRange, both ends included, from a client process."""
+FailureKind: TypeAlias = Literal[
+    "invalid",
+    "out_of_range",
+    "range_too_large",
+    "compacted",
+    "unavailable",
+    "overloaded",
+    "unknown",
+    "stopped",
+]
+
+
+class ReadRanges(msgspec.Struct, frozen=True, array_like=True, tag=32):
+    """Ranges of the log, read linearizably at one moment, from a client process.
+
+    places: the first and the last index of each, one after the other; none: what is committed is all that is asked.
+    """
 
     request_id: int
-    start_index: LogIndex
-    end_index: LogIndex
     remaining_ns: int
+    places: tuple[LogIndex, ...]
 
 
-class RequestReadIndex(msgspec.Struct, frozen=True, array_like=True, tag=36):
-    """A read index, for a client that wants to read up to the end."""
+class RangesRead(msgspec.Struct, frozen=True, array_like=True, tag=33):
+    """The first `count` of the ranges that were asked for; whoever still wants the others asks again.
 
-    request_id: int
-    remaining_ns: int
-
-
-class RangeRead(msgspec.Struct, frozen=True, array_like=True, tag=33):
-    """Batches that hold the range; their other entries are not part of the answer."""
+    batches: those that hold the ranges, each once, in the order of the log; their other entries are not part of the answer.
+    """
 
     request_id: int
     commit_index: LogIndex
+    count: int
     batches: tuple[Batch, ...]
 
 
@@ -67,50 +78,46 @@ class StatusReport(msgspec.Struct, frozen=True, array_like=True, tag=35):
 
 
 class RequestFailed(msgspec.Struct, frozen=True, array_like=True, tag=37):
-    """A request was not carried out; `error_of` makes the error of it again."""
+    """What was asked is not done; `error_of` makes the error of it again.
+
+    count: of ranges, the first so many have this outcome.
+    """
 
     request_id: int
-    error: Literal[
-        "invalid",
-        "out_of_range",
-        "range_too_large",
-        "compacted",
-        "unavailable",
-        "overloaded",
-        "unknown",
-        "stopped",
-    ]
+    error: FailureKind
     text: str
     first: int = 0
     last: int = 0
+    count: int = 1
 
 
-ClientMessage: TypeAlias = (
-    ReadRange | RequestReadIndex | RangeRead | RequestStatus | StatusReport | RequestFailed
-)
+ClientMessage: TypeAlias = ReadRanges | RangesRead | RequestStatus | StatusReport | RequestFailed
 
 
-def failure(request_id: int, error: RaftError) -> RequestFailed:
-    """The message for an error."""
+def failure(request_id: int, error: RaftError, count: int = 1) -> RequestFailed:
+    """The message for an error of `count` ranges."""
+    kind, text, first, last = _described(error)
+    return RequestFailed(request_id, kind, text, first, last, count)
+
+
+def _described(error: RaftError) -> tuple[FailureKind, str, int, int]:
     match error:
         case OutOfRange():
-            return RequestFailed(
-                request_id, "out_of_range", str(error), error.first_index, error.commit_index
-            )
+            return "out_of_range", str(error), error.first_index, error.commit_index
         case RangeTooLarge():
-            return RequestFailed(request_id, "range_too_large", str(error), error.next_index)
+            return "range_too_large", str(error), error.next_index, 0
         case Compacted():
-            return RequestFailed(request_id, "compacted", str(error), error.first_index)
+            return "compacted", str(error), error.first_index, 0
         case Overloaded():
-            return RequestFailed(request_id, "overloaded", str(error), error.limit)
+            return "overloaded", str(error), error.limit, 0
         case Unavailable():
-            return RequestFailed(request_id, "unavailable", error.why)
+            return "unavailable", error.why, 0, 0
         case NodeStopped():
-            return RequestFailed(request_id, "stopped", str(error))
+            return "stopped", str(error), 0, 0
         case InvalidRequest() | DecodeFailed():
-            return RequestFailed(request_id, "invalid", str(error))
+            return "invalid", str(error), 0, 0
         case _:
-            return RequestFailed(request_id, "unknown", str(error))
+            return "unknown", str(error), 0, 0
 
 
 def error_of(message: RequestFailed) -> RaftError:
