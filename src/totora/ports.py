@@ -154,6 +154,10 @@ class File(Protocol):
         """Write all parts, one behind the other."""
         ...
 
+    def allocate(self, size_bytes: int) -> None:
+        """Have room for at least so much, without writing it: what is new reads as zeros."""
+        ...
+
     def sync(self) -> None:
         """Return once data and size are on stable storage. A failure is final: never call it again."""
         ...

@@ -130,6 +130,21 @@ def test_what_is_written_is_read(disk: RealDisk) -> None:
     again.close()
 
 
+@pytest.mark.parametrize("has_it", [True, False], ids=["posix_fallocate", "without"])
+def test_room_is_taken_and_nothing_is_changed(
+    has_it: bool, disk: RealDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not has_it:
+        monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    file = disk.open("new", create=True)
+    file.pwrite([b"some"], 0)
+    file.allocate(1 << 20)
+    assert file.size() == 1 << 20
+    file.allocate(10)
+    assert file.pread(2 << 20, 0) == b"some" + bytes((1 << 20) - 4)
+    file.close()
+
+
 def test_nothing_is_written_by_no_parts(disk: RealDisk) -> None:
     """Nor by empty ones."""
     file = disk.open("x", create=True)

@@ -34,12 +34,13 @@ KINDS: Final = (
     "open",
     "pread",
     "pwrite",
+    "allocate",
     "sync",
     "rename",
     "remove",
     "sync_dir",
 )
-ALLOCATING: Final = ("prepare", "lock", "create", "pwrite", "sync", "rename", "sync_dir")
+ALLOCATING: Final = ("prepare", "lock", "create", "pwrite", "allocate", "sync", "rename", "sync_dir")
 """With delayed allocation, or where nothing is overwritten in its place, a disk may turn out to be full in any of them."""
 
 FILES, MODEL = closed_directory()
@@ -162,7 +163,7 @@ def test_a_full_disk_is_said_so_at_any_operation() -> None:
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_a_quota_is_a_full_disk(code: int) -> None:
     """To whoever runs the node it is one."""
-    life = fail_at(20, code, ALLOCATING, for_good=True)
+    life = fail_at(24, code, ALLOCATING, for_good=True)
     assert life is not None
     assert "free at least 81,920 bytes there" in str(life.error)
 

@@ -27,7 +27,7 @@ from totora.sim.disk import Fate, MemoryDisk
 from totora.storage.record import RecordType
 
 FATES: Final[tuple[Fate, ...]] = ("lost", "kept", "torn")
-CHANGES: Final = ("pwrite", "sync", "create", "rename", "remove", "sync_dir")
+CHANGES: Final = ("pwrite", "allocate", "sync", "create", "rename", "remove", "sync_dir")
 
 
 class PowerFailure(Exception):

@@ -24,6 +24,7 @@ from totora.core.effects import Persist
 from totora.sim.disk import MemoryDisk
 from totora.storage.reserve import SLICE_BYTES
 from totora.storage.segment import name_of, zero_fill
+from totora.storage.wal import SMALL_BYTES
 
 # -- the reserve
 
@@ -47,6 +48,32 @@ def test_the_next_segment_is_made_ready_ahead_in_slices() -> None:
     assert files_of(disk)["reserve"] == bytes(3 << 20)
     opened.log.reserve()
     assert "reserve.tmp" not in files_of(disk)
+
+
+def test_large_groups_take_the_room_of_the_next_segment_and_fill_nothing() -> None:
+    """The disk has enough to do; small ones, that wait for its syncs, have it filled as far as they need it."""
+    disk = WatchedDisk()
+    opened = open_node(disk, segment_bytes=3 << 20)
+    writer = Writer(opened.log)
+    opened.log._reserve.take(0).close()
+    disk.remove("reserve")
+    assert opened.log.reserve_due
+    opened.log.reserve()
+    assert files_of(disk)["reserve.tmp"] == bytes(3 << 20)
+    for _ in range(20):
+        writer.write(SMALL_BYTES)
+        assert not opened.log.reserve_due
+    while not opened.log.reserve_due:
+        writer.write(SMALL_BYTES // 2)
+    assert opened.log._small_bytes > SLICE_BYTES // 2
+    disk.operations.clear()
+    while opened.log.wants_reserve:
+        writer.write(SMALL_BYTES)
+        if opened.log._active.header.number > 1:
+            break
+    assert not [name for what, name, size in disk.operations if what == "pwrite" and size >= SLICE_BYTES]
+    opened.close()
+    assert open_node(disk, segment_bytes=3 << 20).contents() == writer.model
 
 
 def test_a_segment_is_made_at_once_if_none_is_ready() -> None:
@@ -225,9 +252,13 @@ def test_an_earlier_record_of_the_same_file_never_comes_back_behind_a_torn_tail(
 def test_a_file_gets_a_new_header_only_once_its_old_name_is_gone_for_good() -> None:
     """Else it could come back under the old name, as a segment that it is not."""
     disk, _ = recycled()
-    changed = [(what, name) for what, name, _ in disk.operations if what in ("rename", "sync_dir", "pwrite")]
+    changed = [
+        (what, name)
+        for what, name, _ in disk.operations
+        if what in ("rename", "sync_dir", "pwrite", "allocate")
+    ]
     for at, (what, name) in enumerate(changed):
-        if (what, name) == ("rename", "reserve") and changed[at - 1] != ("pwrite", "reserve.tmp"):
+        if (what, name) == ("rename", "reserve") and changed[at - 1][1] != "reserve.tmp":
             following = changed[at + 1 :]
             assert ("sync_dir", "") in following
             synced = following.index(("sync_dir", ""))

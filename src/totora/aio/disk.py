@@ -40,6 +40,12 @@ class RealFile:
             written = os.pwrite(self._descriptor, data, offset)
             data, offset = data[written:], offset + written
 
+    def allocate(self, size_bytes: int) -> None:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(self._descriptor, 0, size_bytes)
+        elif self.size() < size_bytes:
+            os.ftruncate(self._descriptor, size_bytes)
+
     def sync(self) -> None:
         _sync(self._descriptor)
 

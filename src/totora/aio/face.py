@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from types import UnionType
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from ..config import SECONDS_MAX, Settings
 from ..core.batch import HEADER_BYTES, Batch
@@ -22,6 +22,9 @@ from .reading import settle
 __all__ = ["Backend", "Face", "values_of"]
 
 T = TypeVar("T")
+
+WAKE_MAX: Final = 512
+"""How many who wait for the same batch wake in one turn of the loop."""
 
 
 def values_of(request: AppendRequest[T]) -> tuple[T, ...]:
@@ -81,7 +84,19 @@ class _Group(Generic[T]):
         self.futures: list[asyncio.Future[Entry[T]]] = []
 
     def resolve(self, start: int, stop: int, outcome: Appended | RaftError) -> None:
-        """The futures from `start` up to `stop` get it, unless whoever waited has given up."""
+        """The futures from `start` up to `stop` get it, unless whoever waited has given up.
+
+        Of very many the rest in the next turn of the loop: what the first ask for next travels meanwhile.
+        """
+        if stop - start > WAKE_MAX:
+            rest = start + WAKE_MAX
+            later = (
+                outcome
+                if isinstance(outcome, RaftError)
+                else Appended(outcome.first_index + WAKE_MAX, outcome.term)
+            )
+            asyncio.get_running_loop().call_soon(self.resolve, rest, stop, later)
+            stop = rest
         futures = self.futures[start:stop]
         if isinstance(outcome, RaftError):
             for future in futures:
@@ -157,7 +172,9 @@ class Face(ABC, Generic[T]):
         group.lot = self._backend().open_lot(need_bytes, self._lot_bytes, group.resolve)
         former, self._group = self._group, group
         if former is not None:
-            del former.lot  # It refers to the group: both go with their last entry, not with a garbage collection.
+            del (
+                former.lot
+            )  # It refers to the group: both go with their last entry, not with a garbage collection.
         return group
 
     async def index_range(

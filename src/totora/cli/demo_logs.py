@@ -35,6 +35,9 @@ class _FrozenFile:
     def pwrite(self, parts: Sequence[bytes | memoryview], offset: int) -> None:
         pass
 
+    def allocate(self, size_bytes: int) -> None:
+        pass
+
     def sync(self) -> None:
         pass
 

@@ -71,6 +71,15 @@ class MemoryFile:
         _put(self._inode.data, offset, data)
         self._inode.unsynced.append((offset, data))
 
+    def allocate(self, size_bytes: int) -> None:
+        self._check()
+        self._disk.record("allocate", self._name, size_bytes)
+        grows = size_bytes - len(self._inode.data)
+        if grows > 0:
+            self._disk.take_space(grows)
+            _put(self._inode.data, size_bytes - 1, b"\0")
+            self._inode.unsynced.append((size_bytes - 1, b"\0"))
+
     def sync(self) -> None:
         self._check()
         try:

@@ -47,7 +47,7 @@ SEGMENT_BYTES: Final = 64 << 10
 LIMIT_S: Final = 3_600.0
 """A scenario that takes longer in virtual time hangs."""
 
-CHANGES: Final = frozenset(("pwrite", "sync", "create", "rename", "remove", "sync_dir"))
+CHANGES: Final = frozenset(("pwrite", "allocate", "sync", "create", "rename", "remove", "sync_dir"))
 """Operations of a disk that are effects: a crash may strike before each."""
 
 

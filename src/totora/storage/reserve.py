@@ -1,7 +1,9 @@
-"""The next segment's file, zero-filled before it is needed: a pre-written file syncs in half the time of a growing one.
+"""The next segment's file, made before it is needed: with room on the disk, and zero-filled, a slice at a time.
 
-reserve.tmp      being filled, a slice at a time
-reserve          ready
+reserve.tmp      its room is taken, it is being filled
+reserve          filled
+
+A pre-written file syncs in half the time of a growing one. A segment can begin in a file that is not filled to its end.
 """
 
 from __future__ import annotations
@@ -33,8 +35,8 @@ class Reserve:
 
     @property
     def filled_bytes(self) -> int:
-        """How far the file that is being made has come."""
-        return 0 if self._filling is None else self._filling[1]
+        """How far the file that is being made is filled; -1: none is being made."""
+        return -1 if self._filling is None else self._filling[1]
 
     def find(self) -> None:
         """See what an earlier start left here."""
@@ -48,17 +50,18 @@ class Reserve:
         """Do a slice of the work. A slice is small, so that writes can go in between."""
         with self._named(RESERVE, self._segment_bytes):
             if self._filling is None:
-                self._begin()
-            self._extend(self._segment_bytes)
+                self._begin(self._segment_bytes)
+            self._fill()
 
     def take(self, size_bytes: int) -> File:
         """Open the file in reserve, of at least `size_bytes`; it is the caller's, who gives it another name."""
         with self._named(RESERVE, size_bytes):
+            if self._filling is not None:
+                self._finish()
             file = self._open(size_bytes) if self.ready else None
             if file is None:
-                self._begin()
-                while not self.ready:
-                    self._extend(size_bytes)
+                self._begin(size_bytes)
+                self._finish()
                 file = self._disk.open(RESERVE)
             self.ready = False
             return file
@@ -99,24 +102,28 @@ class Reserve:
                 file.close()
         return file if fits else None
 
-    def _begin(self) -> None:
-        self.close()
+    def _begin(self, size_bytes: int) -> None:
         self.ready = False
         names = self._disk.list()
         for leftover in (_UNFINISHED, RESERVE):
             if leftover in names:
                 self._disk.remove(leftover)
         self._filling = self._disk.open(_UNFINISHED, create=True), 0
+        self._filling[0].allocate(size_bytes)
 
-    def _extend(self, size_bytes: int) -> None:
-        assert self._filling is not None, "a reserve is begun before it is extended"
+    def _fill(self) -> None:
+        assert self._filling is not None, "a reserve is begun before it is filled"
         file, start = self._filling
-        end = min(start + SLICE_BYTES, size_bytes)
+        end = min(start + SLICE_BYTES, self._segment_bytes)
         zero_fill(file, start, end)
         file.sync()
         self._filling = file, end
-        if end == size_bytes:
-            self.close()
-            # Not durable until the file is put to use, and need not be: it is made anew if it is missing.
-            self._disk.rename(_UNFINISHED, RESERVE)
-            self.ready = True
+        if end == self._segment_bytes:
+            self._finish()
+
+    def _finish(self) -> None:
+        """Filled or not: what it lacks, its syncs will cost."""
+        self.close()
+        # Not durable until the file is put to use, and need not be: it is made anew if it is missing.
+        self._disk.rename(_UNFINISHED, RESERVE)
+        self.ready = True

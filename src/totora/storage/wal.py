@@ -48,6 +48,8 @@ INDEXES_MAX: Final = 8
 """Sealed segments whose sparse index is kept in memory."""
 
 _SLACK_BYTES: Final = RECORD_HEADER_BYTES + TRAILER_BYTES
+SMALL_BYTES: Final = 32 << 10
+"""A group of records of at most this size takes longer to sync than to write."""
 """Left free at a segment's end: for the mark of a clean end, and for the trailer."""
 
 
@@ -82,7 +84,7 @@ class WriteAheadLog:
         self._hard_state = HardState()
         self._commit_index: LogIndex = 0
         self._summary = LogSummary(configuration)
-        self._offset = 0
+        self._offset = self._small_bytes = 0
         self._parts: list[bytes] = []
         self._noted: list[tuple[Batch, int]] = []
         self._marked = True
@@ -155,7 +157,7 @@ class WriteAheadLog:
 
     def _activate(self, extent: Extent, file: File) -> None:
         self._active, self._file = extent, file
-        self._offset = extent.end
+        self._offset = self._small_bytes = extent.end
         self._limit = file.size() - _SLACK_BYTES
         self._marked = True
 
@@ -242,6 +244,8 @@ class WriteAheadLog:
             except OSError as error:
                 need_bytes = self._reserve.need_bytes(self._segment_bytes)
                 raise storage_error(self._disk, active.name, active.end, error, need_bytes) from error
+            if self._offset - active.end <= SMALL_BYTES:
+                self._small_bytes += self._offset - active.end
             active.end = self._offset
             self._parts = []
         for batch, offset in self._noted:
@@ -352,9 +356,14 @@ class WriteAheadLog:
 
     @property
     def reserve_due(self) -> bool:
-        """A slice of it is due: it is done when this segment is half full, and slows no burst before that."""
+        """A slice of it is due: it is done when this segment is half full, and slows no burst before that.
+
+        Large groups of records ask for none: filling would cost them as much as they write, and spare them little.
+        """
         return (
-            not self._reserve.ready and self._reserve.filled_bytes < 2 * self._offset and self._broken is None
+            not self._reserve.ready
+            and self._reserve.filled_bytes < 2 * self._small_bytes
+            and self._broken is None
         )
 
     def reserve(self) -> None:
