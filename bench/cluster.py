@@ -29,11 +29,17 @@ class Worker:
     """A process: of the node `id`, or of a client if that is 0."""
 
     def __init__(
-        self, id: int, nodes: dict[int, tuple[str, int]], data_dir: Path | None, transport: str = "tcp"
+        self,
+        id: int,
+        nodes: dict[int, tuple[str, int]],
+        data_dir: Path | None,
+        transport: str = "tcp",
+        *,
+        channels: bool = False,
     ) -> None:
         self.id = id
         folder = None if data_dir is None else str(data_dir)
-        setup = {"id": id, "nodes": nodes, "data_dir": folder, "transport": transport}
+        setup = {"id": id, "nodes": nodes, "data_dir": folder, "transport": transport, "channels": channels}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "bench.worker", json.dumps(setup)],
             cwd=ROOT,
@@ -89,15 +95,18 @@ class Worker:
 class Cluster:
     """Workers by id; without a folder they keep nothing on disk."""
 
-    def __init__(self, count: int, folder: Path | None, transport: str = "tcp") -> None:
+    def __init__(
+        self, count: int, folder: Path | None, transport: str = "tcp", *, channels: bool = False
+    ) -> None:
         self.folder = folder
         self.transport = transport
+        self.channels = channels
         self.nodes = free_addresses(count)
         self.workers: dict[int, Worker] = {}
 
     def start(self, id: int) -> Worker:
         data_dir = self.folder / f"node{id}" if self.folder else None
-        self.workers[id] = worker = Worker(id, self.nodes, data_dir, self.transport)
+        self.workers[id] = worker = Worker(id, self.nodes, data_dir, self.transport, channels=self.channels)
         return worker
 
     def client(self, id: int) -> Worker:
@@ -133,9 +142,11 @@ class Cluster:
 
 
 @contextmanager
-def running(count: int, folder: Path | None, *, transport: str = "tcp") -> Generator[Cluster]:
+def running(
+    count: int, folder: Path | None, *, transport: str = "tcp", channels: bool = False
+) -> Generator[Cluster]:
     """A started cluster of `count` nodes; stopped at the end, whatever happens."""
-    cluster = Cluster(count, folder, transport)
+    cluster = Cluster(count, folder, transport, channels=channels)
     try:
         cluster.start_all()
         yield cluster

@@ -11,8 +11,8 @@ import msgspec
 __all__ = ["Figure", "Load", "Session", "System", "Via"]
 
 Via: TypeAlias = Literal["node", "requests", "client", "reads"]
-"""node: in the leader's process, one entry each; requests: there, `AppendRequest`s of many entries, submitted on the
-node's loop as the channels do it; client: another process over TCP; reads: such a process reads one entry linearizably."""
+"""node: in the leader's process, one entry each; requests: there, `AppendRequest`s of many entries over the channels of
+`RaftNode.start`; client: another process over TCP; reads: such a process reads one entry linearizably."""
 
 
 class Load(msgspec.Struct, frozen=True):

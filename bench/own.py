@@ -21,14 +21,15 @@ class Totora:
 
     why_not = ""
 
-    def __init__(self, nodes: int = 3, transport: str = "tcp") -> None:
+    def __init__(self, nodes: int = 3, transport: str = "tcp", *, channels: bool = False) -> None:
         self.nodes = nodes
         self.transport = transport
+        self.channels = channels
         self.name = "totora" if transport == "tcp" else f"totora ({transport})"
 
     @contextmanager
     def start(self, folder: Path) -> Generator[_Session]:
-        with running(self.nodes, folder, transport=self.transport) as cluster:
+        with running(self.nodes, folder, transport=self.transport, channels=self.channels) as cluster:
             yield _Session(cluster)
 
 

@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final, TypeAlias
@@ -19,10 +20,11 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from bench.floor import percentile
-from totora import AppendRequest, Ok, RaftError, Response, Settings
+from totora import Address, AppendRequest, Ok, RaftError, RaftNode, Settings
 from totora.aio import Client, Node
 from totora.aio.face import Face
 from totora.aio.loops import new_event_loop
+from totora.threads import Requests, Responses
 
 Command: TypeAlias = dict[str, Any]
 Answer: TypeAlias = dict[str, Any]
@@ -37,7 +39,7 @@ async def load(face: Face[bytes], command: Command) -> Answer:
     latencies: list[float] = []
     commits = failures = 0
     end = clock() + command["seconds"]
-    request, entries = await requests_of(face, command)
+    request = await request_of(face, command)
 
     async def caller() -> None:
         nonlocal commits, failures
@@ -48,7 +50,7 @@ async def load(face: Face[bytes], command: Command) -> Answer:
                 failures += 1
                 await asyncio.sleep(0.01)
                 continue
-            commits += entries
+            commits += 1
             if len(latencies) < CALLS_MAX:
                 latencies.append(clock() - start)
 
@@ -61,41 +63,56 @@ async def load(face: Face[bytes], command: Command) -> Answer:
     if profile:
         profile.disable()
         profile.dump_stats(command["profile"])
+    return answer_of(commits, failures, elapsed, processor, latencies)
+
+
+def answer_of(
+    commits: int, failures: int, elapsed_s: float, processor_s: float, latencies: list[float]
+) -> Answer:
     latencies.sort()
     return {
         "commits": commits,
         "failures": failures,
-        "commits_per_s": round(commits / elapsed),
+        "commits_per_s": round(commits / elapsed_s),
         "p50_ms": round(percentile(latencies, 0.5) * 1e3, 3) if latencies else None,
         "p99_ms": round(percentile(latencies, 0.99) * 1e3, 3) if latencies else None,
-        "processor": round(processor / elapsed, 2),
+        "processor": round(processor_s / elapsed_s, 2),
     }
 
 
-async def requests_of(face: Face[bytes], command: Command) -> tuple[Callable[[], Awaitable[object]], int]:
-    """What each caller does, and how many entries that is."""
+def load_over_channels(requests: Requests[bytes], responses: Responses[bytes], command: Command) -> Answer:
+    """A closed loop of one thread: as many requests are under way as `in_flight` says."""
+    clock = time.perf_counter
+    latencies: list[float] = []
+    sent: deque[float] = deque()
+    commits = failures = 0
+    request = AppendRequest([b"x" * command["payload_bytes"]] * command["entries"])
+    began, processor = clock(), time.process_time()
+    end = began + command["seconds"]
+    for _ in range(command["in_flight"]):
+        sent.append(clock())
+        requests.send(request)
+    while sent:
+        response = responses.recv()
+        now = clock()
+        latencies.append(now - sent.popleft())
+        if isinstance(response, Ok):
+            commits += len(response.value)
+        else:
+            failures += 1
+        if now < end:
+            sent.append(now)
+            requests.send(request)
+    return answer_of(commits, failures, clock() - began, time.process_time() - processor, latencies)
+
+
+async def request_of(face: Face[bytes], command: Command) -> Callable[[], Awaitable[object]]:
+    """What each caller does."""
     entry = b"x" * command["payload_bytes"]
-    entries = command.get("entries", 1)
     if command.get("via") == "reads":
         index = (await face.propose(entry)).index
-        return partial(face.index_range, index, index), 1
-    if entries > 1:
-        return partial(submitted, face, AppendRequest([entry] * entries)), entries
-    return partial(face.propose, entry), 1
-
-
-async def submitted(face: Face[bytes], request: AppendRequest[bytes]) -> None:
-    """One request, submitted on the node's loop with a callback: what the channels do, but for their queues and threads."""
-    answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def respond(response: Response[bytes]) -> None:
-        if isinstance(response, Ok):
-            answered.set_result(None)
-        else:
-            answered.set_exception(response.error)
-
-    face.submit(request, respond)
-    await answered
+        return partial(face.index_range, index, index)
+    return partial(face.propose, entry)
 
 
 async def first_of_term(node: Node[bytes], command: Command) -> Answer:
@@ -125,10 +142,7 @@ async def commands() -> asyncio.StreamReader:
     return reader
 
 
-async def main() -> None:
-    setup = json.loads(sys.argv[1])
-    nodes = {int(id): (host, port) for id, (host, port) in setup["nodes"].items()}
-    settings = Settings(transport=setup["transport"])
+async def main(setup: Command, nodes: dict[int, Address], settings: Settings) -> None:
     if setup["id"]:
         node = Node(setup["id"], nodes, entry_type=bytes, data_dir=setup["data_dir"], settings=settings)
         async with node:
@@ -146,6 +160,32 @@ async def obey(face: Any) -> None:
         print(json.dumps(await DEEDS[command["do"]](face, command)), flush=True)
 
 
-if __name__ == "__main__":
+def over_channels(setup: Command, nodes: dict[int, Address], settings: Settings) -> None:
+    """The node in a thread of its own, the load in this one."""
+    requests, responses = RaftNode.start(
+        setup["id"], nodes, entry_type=bytes, data_dir=setup["data_dir"], settings=settings
+    )
+    print(json.dumps({"started": os.getpid()}), flush=True)
+    with requests:
+        for line in sys.stdin:
+            command = json.loads(line)
+            if command["do"] == "status":
+                answer: Answer = msgspec.to_builtins(requests.status())
+            else:
+                answer = load_over_channels(requests, responses, command)
+            print(json.dumps(answer), flush=True)
+
+
+def start() -> None:
+    setup = json.loads(sys.argv[1])
+    nodes = {int(id): (host, port) for id, (host, port) in setup["nodes"].items()}
+    settings = Settings(transport=setup["transport"])
+    if setup["channels"]:
+        over_channels(setup, nodes, settings)
+        return
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(main())
+        runner.run(main(setup, nodes, settings))
+
+
+if __name__ == "__main__":
+    start()

@@ -162,3 +162,18 @@ def test_lengths_that_do_not_add_up_are_refused(body: bytes, count: int) -> None
 def test_payloads_are_split_as_they_were_joined(payloads: list[bytes]) -> None:
     """Empty ones too."""
     assert [bytes(p) for p in split_payloads(memoryview(join_payloads(payloads)), len(payloads))] == payloads
+
+
+@given(st.lists(st.binary(max_size=20), min_size=1), st.integers(0, 40), st.integers(0, 40))
+def test_some_payloads_are_found_without_the_others(payloads: list[bytes], start: int, end: int) -> None:
+    """Also where the range begins before the batch, ends behind it, or does not meet it."""
+    first = 10
+    made = Batch.build(Kind.ENTRIES, 1, first, len(payloads), join_payloads(payloads))
+    wanted = [payload for index, payload in enumerate(payloads, first) if start <= index <= end]
+    assert [bytes(payload) for payload in made.payloads_between(start, end)] == wanted
+
+
+def test_a_batch_too_short_for_its_lengths_has_no_payloads() -> None:
+    made = Batch.build(Kind.ENTRIES, 1, 1, 3, b"\1\0\0\0")
+    with pytest.raises(ProtocolError, match="cannot hold 3 entries"):
+        made.payloads_between(2, 2)

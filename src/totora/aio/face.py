@@ -237,7 +237,7 @@ class Face(ABC, Generic[T]):
         backend = self._backend()
         _check_numbers(prev_log_index=request.prev_log_index, prev_log_term=request.prev_log_term)
         values = values_of(request)
-        payloads = tuple(map(self._codec.encode, values))
+        payloads = self._codec.encode_all(values)
         self._check_size(payloads)
 
         def resolve(outcome: Appended | RaftError) -> None:
@@ -285,12 +285,10 @@ class Face(ABC, Generic[T]):
 
     def _check_size(self, payloads: Sequence[bytes]) -> None:
         settings = self._settings
-        total = HEADER_BYTES + 4 * len(payloads)
-        for payload in payloads:
-            size_bytes = len(payload)
-            if size_bytes > settings.entry_max_bytes:
-                raise EntryTooLarge(size_bytes, settings.entry_max_bytes)
-            total += size_bytes
+        sizes = list(map(len, payloads))
+        if (largest := max(sizes)) > settings.entry_max_bytes:
+            raise EntryTooLarge(largest, settings.entry_max_bytes)
+        total = HEADER_BYTES + LENGTH_BYTES * len(payloads) + sum(sizes)
         if total > settings.batch_limit_bytes:
             raise EntryTooLarge(total, settings.batch_limit_bytes, "a request")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import UnionType
 from typing import Any, Generic, TypeVar, cast
 
@@ -50,6 +50,12 @@ class EntryCodec(Generic[T]):
         except Exception as error:  # a type's own `__post_init__` may raise anything
             raise InvalidRequest(f"an entry is not of type {self._name}: {error}") from error
         return encoded
+
+    def encode_all(self, entries: Sequence[T]) -> Sequence[bytes]:
+        """Each as `encode` does it; with no call for each where they need none."""
+        if self.entry_type is bytes and set(map(type, entries)) == {bytes}:
+            return cast(Sequence[bytes], entries)
+        return tuple(map(self.encode, entries))
 
     def decode(self, payload: bytes | memoryview) -> T:
         """Raises ValueError if the bytes are not of the entry type."""
