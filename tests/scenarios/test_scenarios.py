@@ -126,7 +126,7 @@ def test_lost_unsynced_writes() -> None:
 
 def test_lost_unsynced_writes_of_a_killed_process() -> None:
     """The process dies between its write and the sync, the machine later: what was read in between is not there by luck."""
-    for operation in range(12):
+    for operation in range(14):
         with Cluster(1, seed=operation) as cluster:
             cluster.start(1).propose("kept")
             cluster.host(1).gate.armed = operation
