@@ -18,9 +18,10 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
+
+import msgspec
 
 from ..core.batch import HEADER_BYTES as BATCH_HEADER_BYTES
 from ..core.batch import Batch
@@ -47,9 +48,11 @@ class RecordType(IntEnum):
     """The log was closed cleanly: everything before it is on stable storage."""
 
 
-@dataclass(slots=True, frozen=True)
-class Record:
-    """A sound record, as it was read at `offset`."""
+_TYPES: Final = {int(known): known for known in RecordType}
+
+
+class Record(msgspec.Struct, gc=False):
+    """A sound record, as it was read at `offset`. A segment may hold hundreds of thousands: the collector need not look at them."""
 
     type: RecordType
     offset: int
@@ -114,9 +117,8 @@ def read_record(data: memoryview, at: int, salt: int, segment: int, offset: int)
     seed = zlib.crc32(data[at + 8 : start], zlib.crc32(_PLACE.pack(segment, offset)))
     if zlib.crc32(protected, seed) != checksum:
         return None
-    try:
-        known = RecordType(kind)
-    except ValueError:
+    known = _TYPES.get(kind)
+    if known is None:
         return None
     return Record(known, offset, offset + end - at, synced, commit_index, payload)
 

@@ -40,6 +40,8 @@ from .segment import (
 __all__ = ["Extent", "Found", "Tail", "recover", "sound_records"]
 
 TAIL_BYTES_MAX: Final = 4 << 20
+SETTLE_BATCHES: Final = 1_024
+"""Of so many batches the summary remembers no more how to take them back, if they are committed."""
 
 Scan: TypeAlias = list[tuple[Record, Batch | None]]
 
@@ -334,6 +336,9 @@ def _fold(
                 extent.note(batch, record.offset)
                 summary.append(batch)
                 batches.append(batch)
+                if len(batches) % SETTLE_BATCHES == 0:
+                    # What was committed when this record was written: nothing behind it takes that back.
+                    summary.settle(min(record.commit_index, batch.last_index))
             elif record.type == RecordType.HARD_STATE:
                 hard_state = record.hard_state()
             elif record.type == RecordType.TRUNCATION:
