@@ -1,17 +1,21 @@
-"""All figures: `python -m bench`. The comparison goes into docs/performance.md."""
+"""All figures, in about fifteen minutes; the comparison goes into docs/performance.md. `python -m bench.commit --help` and so on tell of each alone."""
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import sys
 
-from bench import compare, counts, edge, failover, simulation, stability
+from bench import compare, counts, edge, failover, large, length, simulation, stability
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(prog="python -m bench", description=__doc__).parse_args()
     counts.main([])
     if shutil.which("valgrind"):
         edge.main([])
     compare.main(["--page", "docs/performance.md"])
     failover.main(["--trials", "5"])
+    large.main([])
+    length.main([])
     simulation.main(["--seeds", "0:2"])
     sys.exit(stability.main(["--minutes", "0.25"]))

@@ -115,6 +115,39 @@ async def request_of(face: Face[bytes], command: Command) -> Callable[[], Awaita
     return partial(face.propose, entry)
 
 
+async def beside_large(node: Node[bytes], command: Command) -> Answer:
+    """One entry after another, while batches of `large_bytes` go the same way, one after another too."""
+    clock = time.perf_counter
+    latencies: list[float] = []
+    large = failures = 0
+    end = clock() + command["seconds"]
+    term = node.status().term
+    pieces = [bytes(command["large_bytes"] // 16 - 128)] * 16
+
+    async def append_large() -> None:
+        nonlocal large
+        while clock() < end:
+            await node.append(pieces)
+            large += 1
+
+    appending = asyncio.ensure_future(append_large())
+    while not appending.done():
+        start = clock()
+        try:
+            await node.propose(b"x")
+        except RaftError:
+            failures += 1
+        latencies.append(clock() - start)
+    await appending
+    return {
+        "large_batches": large,
+        "failures": failures,
+        "elections": node.status().term - term,
+        "p50_ms": round(percentile(sorted(latencies), 0.5) * 1e3, 1),
+        "max_ms": round(max(latencies) * 1e3, 1),
+    }
+
+
 async def first_of_term(node: Node[bytes], command: Command) -> Answer:
     """Propose one entry after another until one is committed in a term above `term`; when that was (CLOCK_MONOTONIC)."""
     while True:
@@ -131,7 +164,7 @@ async def status(node: Node[bytes], _: Command) -> Answer:
     return answer
 
 
-DEEDS: Final = {"load": load, "first_of_term": first_of_term, "status": status}
+DEEDS: Final = {"load": load, "beside_large": beside_large, "first_of_term": first_of_term, "status": status}
 
 
 async def commands() -> asyncio.StreamReader:

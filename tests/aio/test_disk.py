@@ -13,7 +13,7 @@ import pytest
 
 from tests.levels import by_level
 from totora.aio import disk as module
-from totora.aio.disk import RealDisk
+from totora.aio.disk import LARGE_BYTES, RealDisk
 
 
 @pytest.fixture
@@ -170,6 +170,29 @@ def test_what_the_system_does_in_pieces_is_done_to_its_end(
     file.close()
 
 
+@pytest.mark.parametrize("most", [100, 70_000, 1 << 20])
+def test_large_parts_are_written_as_they_are(
+    disk: RealDisk, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    """In one call, or as much of them as it takes, and then the rest."""
+    taken: list[int] = []
+
+    def pwritev(descriptor: int, parts: list[bytes], offset: int) -> int:
+        taken.append(len(parts))
+        return os.pwrite(descriptor, b"".join(parts)[:most], offset)
+
+    monkeypatch.setattr(os, "pwritev", pwritev, raising=False)
+    file = disk.open("x", create=True)
+    parts = [b"a" * 10, b"b" * LARGE_BYTES, b"c" * 20_000, b"d"]
+    file.pwrite(parts, 5)
+    assert file.pread(1 << 20, 0) == bytes(5) + b"".join(parts)
+    assert taken == [4]
+    file.pwrite([b"e"] * 2_000 + [b"f" * LARGE_BYTES], 0)
+    assert taken == [4], "so many parts go in no single call"
+    assert file.pread(2_001, 0) == b"e" * 2_000 + b"f"
+    file.close()
+
+
 def test_a_write_that_fails_on_its_way_says_so(disk: RealDisk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of it is there, then the disk is full: that half counts for nothing."""
     pwrite = os.pwrite
@@ -263,7 +286,7 @@ def test_a_lock_is_held_against_other_processes_and_ends_with_them(disk: RealDis
     """The system gives it back, however the process ended."""
     program = (
         "import os, sys\n"
-        "from totora.aio.disk import RealDisk\n"
+        "from totora.aio.disk import LARGE_BYTES, RealDisk\n"
         "lock = RealDisk(sys.argv[1]).lock('LOCK')\n"
         "print('held', flush=True)\n"
         "sys.stdin.read()\n"

@@ -22,6 +22,9 @@ CONNECT_TIMEOUT_S: Final = 5.0
 RECEIVE_BYTES: Final = 256 << 10
 BACKLOG: Final = 1024
 
+LARGE_BYTES: Final = 64 << 10
+"""A part of this size costs more to be joined with others than to be handed to the system beside them."""
+
 HANDSHAKES_MAX: Final = 128
 """Connections that have not finished their TLS handshake; beyond that the oldest is dropped."""
 
@@ -92,8 +95,14 @@ class _Stream(asyncio.BufferedProtocol):
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     def write(self, parts: Sequence[bytes]) -> None:
-        if self._transport is not None:
-            self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
+        if self._transport is None:
+            return
+        if len(parts) == 1:
+            self._transport.write(parts[0])
+        elif max(map(len, parts)) < LARGE_BYTES:
+            self._transport.write(b"".join(parts))
+        else:
+            self._transport.writelines(parts)
 
     def close(self) -> None:
         self._ended = True

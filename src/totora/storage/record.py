@@ -52,7 +52,7 @@ _TYPES: Final = {int(known): known for known in RecordType}
 
 
 class Record(msgspec.Struct, gc=False):
-    """A sound record, as it was read at `offset`. A segment may hold hundreds of thousands: the collector need not look at them."""
+    """A sound record, as it was read at `offset`. A segment may hold very many: the collector skips them."""
 
     type: RecordType
     offset: int

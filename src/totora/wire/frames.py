@@ -53,9 +53,8 @@ class FrameReader:
             self._buffer += data
             if not self._complete():
                 return
-            source = bytes(self._buffer)
+            view = memoryview(self._buffer)
             self._buffer = bytearray()
-            view = memoryview(source)
         else:
             view = memoryview(data)
         offset, size = 0, len(view)

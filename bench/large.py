@@ -1,0 +1,34 @@
+"""Small commits while batches of 8 MiB are on the same way, all the time: how long they wait, and whether anybody is voted out.
+
+    python -m bench.large [--seconds 5] [--mib 8]
+
+Default settings. One JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from bench.cluster import running
+from bench.folders import scratch
+
+__all__ = ["main"]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--mib", type=int, default=8, help="of a batch")
+    parser.add_argument("--folder", type=Path, help="for the data (default: under build/)")
+    options = parser.parse_args(arguments)
+    with scratch(options.folder) as folder, running(3, folder) as cluster:
+        answer = cluster.leader().ask("beside_large", seconds=options.seconds, large_bytes=options.mib << 20)
+    print(json.dumps({"bench": "large", "mib": options.mib, **answer}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
