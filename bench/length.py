@@ -60,7 +60,7 @@ def rates(entries: int, folder: Path) -> None:
             per_s_before=before,
             per_s=after,
             ratio=round(after / before, 3),
-            peak_mib=[bytes >> 20 for bytes in memory.values()],
+            peak_mib=[peak >> 20 for peak in memory.values()],
         )
 
 
@@ -68,10 +68,11 @@ def write(cluster: Cluster, entries: int, per_batch: int) -> None:
     """Put so many entries behind what the node has in its log."""
     members = (Member(id, host, port) for id, (host, port) in cluster.nodes.items())
     configuration = Configuration(tuple(members), frozenset(cluster.nodes))
-    assert cluster.folder is not None, "its log is on the disk"
+    folder = cluster.folder
+    assert folder is not None, "its log is on the disk"
 
     async def append() -> None:
-        ports = real_ports(cluster.folder / "node1", None)
+        ports = real_ports(folder / "node1", None)
         opened: Opened = open_store(ports, 1, configuration, EntryCodec(bytes).fingerprint, Settings())
         index, term, sequence = opened.recovered.tail[-1].last_index, opened.recovered.tail[-1].term, 1
         body = join_payloads([ENTRY] * per_batch)

@@ -258,7 +258,8 @@ class Face(ABC, Generic[T]):
         answer: Callable[[list[Entry[T]] | RaftError], None],
     ) -> None:
         start, end = request.start_index, request.end_index
-        _check_numbers(start_index=start, end_index=end)
+        if type(start) is not int or type(end) is not int or end > NUMBER_MAX:
+            _check_numbers(start_index=start, end_index=end)
         readers = self._readers
         if timeout_s is not None or readers is None or not readers.lot.room:
             readers = Readers(self._codec)

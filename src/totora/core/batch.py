@@ -59,20 +59,39 @@ def join_payloads(payloads: Sequence[bytes]) -> bytes:
 
 def split_payloads(body: memoryview, count: int) -> list[memoryview]:
     """The entries of a body of `count`; ProtocolError if the lengths do not add up."""
-    return list(_each_payload(body, count))
+    _check_count(body, count)
+    lengths = struct.unpack_from(f"<{count}I", body)
+    _check_end(body, 4 * count + sum(lengths))
+    return _cut(body, 4 * count, lengths)
+
+
+def _cut(body: memoryview, at: int, lengths: Sequence[int]) -> list[memoryview]:
+    payloads = []
+    for length in lengths:
+        end = at + length
+        payloads.append(body[at:end])
+        at = end
+    return payloads
+
+
+def _check_count(body: memoryview, count: int) -> None:
+    if count < 1 or 4 * count > len(body):
+        raise ProtocolError("batch", f"a body of {len(body)} bytes cannot hold {count} entries")
+
+
+def _check_end(body: memoryview, end: int) -> None:
+    if end != len(body):
+        raise ProtocolError("batch", f"entries take {end} bytes, the body has {len(body)}")
 
 
 def _each_payload(body: memoryview, count: int) -> Iterator[memoryview]:
-    lengths_bytes = 4 * count
-    if count < 1 or lengths_bytes > len(body):
-        raise ProtocolError("batch", f"a body of {len(body)} bytes cannot hold {count} entries")
-    start = lengths_bytes
+    _check_count(body, count)
+    start = lengths_bytes = 4 * count
     for (length,) in _LENGTH.iter_unpack(body[:lengths_bytes]):
         end = start + length
         yield body[start:end]
         start = end
-    if start != len(body):
-        raise ProtocolError("batch", f"entries take {start} bytes, the body has {len(body)}")
+    _check_end(body, start)
 
 
 class Batch:
@@ -162,15 +181,9 @@ class Batch:
         if skip >= stop:
             return []
         body = memoryview(self.data)[HEADER_BYTES:]
-        if 4 * self.count > len(body):
-            raise ProtocolError("batch", f"a body of {len(body)} bytes cannot hold {self.count} entries")
+        _check_count(body, self.count)
         lengths = struct.unpack_from(f"<{stop}I", body)
-        at = 4 * self.count + sum(lengths[:skip])
-        payloads: list[memoryview] = []
-        for length in lengths[skip:]:
-            payloads.append(body[at : at + length])
-            at += length
-        return payloads
+        return _cut(body, 4 * self.count + sum(lengths[:skip]), lengths[skip:])
 
     def each_payload(self) -> Iterator[memoryview]:
         """The same one by one: a batch may hold very many, too many for one turn of a loop."""
