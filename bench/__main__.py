@@ -1,4 +1,7 @@
-"""All figures, in about fifteen minutes; the comparison goes into docs/performance.md. `python -m bench.commit --help` and so on tell of each alone."""
+"""All figures, in about fifteen minutes; the comparison goes into docs/performance.md.
+
+Each is a command of its own: `python -m bench.commit --help`.
+"""
 
 from __future__ import annotations
 

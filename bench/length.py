@@ -38,7 +38,8 @@ GROUP: Final = 1_000
 def rate(leader: Worker) -> float:
     """Entries a second, of requests of one entry: the median of five short runs."""
     load = {"payload_bytes": len(ENTRY), "entries": 1, "in_flight": 64}
-    return statistics.median(leader.ask("load", seconds=0.5, **load)["commits_per_s"] for _ in range(5))
+    rates = [float(leader.ask("load", seconds=0.5, **load)["commits_per_s"]) for _ in range(5)]
+    return statistics.median(rates)
 
 
 def fill(leader: Worker, entries: int) -> None:
