@@ -36,6 +36,8 @@ FOUND_ELSEWHERE = (
     Plan(seed=1092, workload="kv", rate_per_s=15),
     Plan(seed=5303, workload="kv", rate_per_s=8),
     Plan(seed=5075, workload="kv", rate_per_s=8),
+    Plan(seed=233419256275076, workload="log"),
+    Plan(seed=233419256275076, workload="kv"),
 )
 """The same, with the key-value machine or at another rate: an entry was committed by the acknowledgement of a disk that had been
 lost meanwhile, which the specification held against the leader; a leader of a term that was over lacked what was committed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 
 import pytest
@@ -21,6 +22,7 @@ from tests.storage.directory import (
 )
 from tests.storage.model import Model, batch
 from totora.core.effects import Persist
+from totora.errors import StorageError
 from totora.sim.disk import MemoryDisk
 from totora.storage.reserve import SLICE_BYTES
 from totora.storage.segment import name_of, zero_fill
@@ -48,6 +50,35 @@ def test_the_next_segment_is_made_ready_ahead_in_slices() -> None:
     assert files_of(disk)["reserve"] == bytes(3 << 20)
     opened.log.reserve()
     assert "reserve.tmp" not in files_of(disk)
+
+
+def test_a_file_whose_size_was_never_synced_is_not_kept_in_reserve() -> None:
+    """Its first sync fails, and the kernel takes for clean what the disk does not have: its size, too, once the power is lost."""
+    disk = WatchedDisk()
+    opened = open_node(disk)
+    writer = Writer(opened.log)
+    opened.log._reserve.take(0).close()
+    disk.remove("reserve")
+    begun = False
+
+    def fault(what: str, name: str) -> None:
+        nonlocal begun
+        begun = begun or (what, name) == ("rename", "reserve")
+        if begun and what == "sync":
+            raise OSError(errno.EIO, "it says no")
+
+    disk.fault = fault
+    with pytest.raises(StorageError, match="it says no"):
+        writer.write(*[SEGMENT_BYTES // 10] * 20)
+    disk.fault = None
+    opened.close()
+    again = open_node(disk)
+    writer = Writer(again.log, again.contents())
+    first = again.log._active.header.number
+    while again.log._active.header.number == first:
+        writer.write(SEGMENT_BYTES // 10)
+    disk.crash(random.Random(1), "lost")
+    assert open_node(disk).contents() == writer.model
 
 
 def test_large_groups_take_the_room_of_the_next_segment_and_fill_nothing() -> None:

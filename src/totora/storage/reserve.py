@@ -60,7 +60,8 @@ class Reserve:
                 self._finish()
             file = self._open(size_bytes) if self.ready else None
             if file is None:
-                self._begin(size_bytes)
+                # Its size is synced: a file that has the name is used as it is, also after a failed sync.
+                self._begin(size_bytes).sync()
                 self._finish()
                 file = self._disk.open(RESERVE)
             self.ready = False
@@ -102,14 +103,16 @@ class Reserve:
                 file.close()
         return file if fits else None
 
-    def _begin(self, size_bytes: int) -> None:
+    def _begin(self, size_bytes: int) -> File:
         self.ready = False
         names = self._disk.list()
         for leftover in (_UNFINISHED, RESERVE):
             if leftover in names:
                 self._disk.remove(leftover)
-        self._filling = self._disk.open(_UNFINISHED, create=True), 0
-        self._filling[0].allocate(size_bytes)
+        file = self._disk.open(_UNFINISHED, create=True)
+        self._filling = file, 0
+        file.allocate(size_bytes)
+        return file
 
     def _fill(self) -> None:
         assert self._filling is not None, "a reserve is begun before it is filled"
