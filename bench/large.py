@@ -25,6 +25,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--mib", type=int, default=8, help="of a batch")
     parser.add_argument("--folder", type=Path, help="for the data (default: under build/)")
     options = parser.parse_args(arguments)
+    if not 1 <= options.mib <= 8 or options.seconds <= 0:
+        parser.error("--mib: 1 to 8, the largest batch; --seconds: more than none")
     with scratch(options.folder) as folder, running(3, folder) as cluster:
         answer = cluster.leader().ask("beside_large", seconds=options.seconds, large_bytes=options.mib << 20)
     print(json.dumps({"bench": "large", "mib": options.mib, **answer}), flush=True)

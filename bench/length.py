@@ -50,13 +50,14 @@ def fill(leader: Worker, entries: int) -> None:
 def rates(entries: int, folder: Path) -> None:
     with running(3, folder, channels=True) as cluster:
         leader = cluster.leader()
-        fill(leader, SHORT)
         before = rate(leader)
+        entries_before = leader.ask("status")["last_index"]
         fill(leader, entries)
         after = rate(leader)
         memory = {id: peak_memory_bytes(worker.process.pid) for id, worker in cluster.workers.items()}
         tell(
             what="rate",
+            entries_before=entries_before,
             entries=leader.ask("status")["last_index"],
             per_s_before=before,
             per_s=after,
@@ -130,6 +131,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--entries", type=int, default=10_000_000)
     parser.add_argument("--folder", type=Path, help="for the data (default: under build/)")
     options = parser.parse_args(arguments)
+    if options.entries < SHORT:
+        parser.error(f"--entries: at least {SHORT:,}, which it is compared with")
     for entries in (SHORT, options.entries):
         with scratch(options.folder) as folder:
             opening(entries, 1, folder)

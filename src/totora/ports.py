@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from .core.effects import Effect
 from .core.events import Event
@@ -19,6 +19,7 @@ from .core.raft import Raft
 from .types import Address, Random
 
 __all__ = [
+    "LARGE_BYTES",
     "Clock",
     "Datagrams",
     "Disk",
@@ -35,6 +36,9 @@ __all__ = [
     "Timer",
     "Worker",
 ]
+
+LARGE_BYTES: Final = 64 << 10
+"""A part of this size costs more to be joined with others than to be handed to the system beside them."""
 
 T = TypeVar("T")
 CommandT_contra = TypeVar("CommandT_contra", contravariant=True)

@@ -13,7 +13,8 @@ import pytest
 
 from tests.levels import by_level
 from totora.aio import disk as module
-from totora.aio.disk import LARGE_BYTES, RealDisk
+from totora.aio.disk import RealDisk
+from totora.ports import LARGE_BYTES
 
 
 @pytest.fixture

@@ -227,3 +227,23 @@ def test_of_very_many_some_wake_in_the_next_turn(monkeypatch: pytest.MonkeyPatch
             assert {20, 30} <= set(turns), "the loop came round in between"
 
     run(scenario())
+
+
+@KINDS
+def test_a_read_of_the_next_turn_is_another_question(kind: str) -> None:
+    """It must see what was acknowledged in between, so it joins no lot that is on its way."""
+
+    async def scenario() -> None:
+        async with face_of(kind) as face:
+            index = (await face.propose(b"entry")).index
+            first = asyncio.ensure_future(face.index_range(index, index))
+            await asyncio.sleep(0)
+            lot = face._readers.lot  # type: ignore[union-attr]
+            assert lot.room
+            await asyncio.sleep(0)
+            assert not lot.room, "the turn is over"
+            second = asyncio.ensure_future(face.index_range(index, index))
+            assert await asyncio.wait_for(second, HANG_S) == await first
+            assert lot.places == [index, index]
+
+    run(scenario())

@@ -28,6 +28,7 @@ from totora.core.effects import HardState, Persist
 from totora.core.quorum import Configuration
 from totora.errors import StorageError
 from totora.sim.disk import MemoryDisk
+from totora.storage import recovery
 from totora.storage.reading import batches_of
 from totora.storage.record import RecordType
 from totora.storage.recovery import Extent
@@ -476,3 +477,17 @@ def test_reader_overtaken_by_a_truncation(monkeypatch: pytest.MonkeyPatch) -> No
         assert found[:20] == list(range(1, 21)), step
         check(disk, writer)
     pytest.fail("a write takes ever more steps")
+
+
+def test_what_a_truncation_takes_back_is_not_settled_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening folds a long segment in steps: only what was committed when a record was written is beyond recall behind it."""
+    monkeypatch.setattr(recovery, "SETTLE_BATCHES", 1)
+    disk = WatchedDisk()
+    opened = open_node(disk)
+    writer = Writer(opened.log)
+    writer.write(10, 10, 10, session=1 << 40, sequence=1)
+    writer.write(10, 10, session=1 << 40, sequence=4, commit_index=2)
+    writer.write(10, 10, 10, term=2, truncate_after=2, session=2 << 40, sequence=1)
+    writer.write(10, term=2, commit_index=5)
+    opened.close()
+    assert open_node(disk).contents() == writer.model

@@ -8,10 +8,9 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-__all__ = ["RealDisk"]
+from ..ports import LARGE_BYTES
 
-LARGE_BYTES: Final = 64 << 10
-"""A part of this size costs more to be joined with others than to be handed to the system beside them."""
+__all__ = ["RealDisk"]
 
 PARTS_MAX: Final = 1_024
 """What every system takes in one call."""

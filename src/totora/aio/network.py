@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
 from ..errors import ConfigurationError
-from ..ports import Datagrams, Listener, StreamHandler
+from ..ports import LARGE_BYTES, Datagrams, Listener, StreamHandler
 from ..types import Address
 from .datagrams import UdpSocket, is_name
 from .tls import tls_failure
@@ -21,9 +21,6 @@ __all__ = ["AsyncioNetwork"]
 CONNECT_TIMEOUT_S: Final = 5.0
 RECEIVE_BYTES: Final = 256 << 10
 BACKLOG: Final = 1024
-
-LARGE_BYTES: Final = 64 << 10
-"""A part of this size costs more to be joined with others than to be handed to the system beside them."""
 
 HANDSHAKES_MAX: Final = 128
 """Connections that have not finished their TLS handshake; beyond that the oldest is dropped."""
