@@ -64,8 +64,28 @@ def test_the_directory_is_made_for_its_owner_alone(tmp_path: Path) -> None:
 
 def test_a_new_directory_is_durable(tmp_path: Path, synced: list[str]) -> None:
     """Each one's name is in the one above it, which is synced."""
-    RealDisk(str(tmp_path / "a" / "data")).prepare()
-    assert synced == [str(tmp_path), str(tmp_path / "a")]
+    (tmp_path / "old").mkdir()
+    RealDisk(str(tmp_path / "old" / "a" / "data")).prepare()
+    old = tmp_path / "old"
+    assert synced == [str(old), str(old / "a"), str(tmp_path)], "also of what one found, whoever made it"
+
+
+def test_nodes_that_start_together_make_the_directory_above_them_together(
+    tmp_path: Path, synced: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each finds it missing; who comes second does not complain, and does not count on the first to make it durable."""
+    mkdir = os.mkdir
+
+    def come_second(path: str, mode: int) -> None:
+        if path == str(tmp_path / "a"):
+            mkdir(path, mode)
+        mkdir(path, mode)
+
+    monkeypatch.setattr(os, "mkdir", come_second)
+    disk = RealDisk(str(tmp_path / "a" / "n1"))
+    disk.prepare()
+    assert disk.list() == []
+    assert synced[:2] == [str(tmp_path), str(tmp_path / "a")]
 
 
 def test_a_directory_that_is_there_is_left_as_it_is(tmp_path: Path) -> None:

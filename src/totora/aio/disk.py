@@ -87,18 +87,22 @@ class RealDisk:
         return self._path
 
     def prepare(self) -> None:
-        made = []
+        missing = []
         path = self._path
         while not os.path.isdir(path):
-            made.append(path)
+            missing.append(path)
             path = os.path.dirname(path)
-        for folder in reversed(made):
-            os.mkdir(folder, 0o700)
+        for folder in reversed(missing):
+            try:
+                os.mkdir(folder, 0o700)
+            except FileExistsError:
+                if not os.path.isdir(folder):
+                    raise
+                # Another node that starts on this machine was quicker.
             _sync_dir(os.path.dirname(folder))
-        if not made:
-            # Whoever made it may have been killed before it was durable.
-            with contextlib.suppress(PermissionError):
-                _sync_dir(os.path.dirname(self._path))
+        # Whoever made what is there may have been killed before it was durable.
+        with contextlib.suppress(PermissionError):
+            _sync_dir(os.path.dirname(path))
 
     def list(self) -> list[str]:
         return sorted(os.listdir(self._path))
