@@ -459,10 +459,10 @@ def test_calls_whose_time_is_over_before_this_node_has_applied_enough() -> None:
     async def scenario() -> None:
         async with Node(1, free_addresses(1), entry_type=Order, machine=Book(slow), settings=rare) as node:
             await node.append([Note("x")] * MANY)
-            command = asyncio.ensure_future(node.apply(Note("y"), timeout_s=0.2))
-            query = asyncio.ensure_future(node.query(0, timeout_s=0.2))
-            patient = asyncio.ensure_future(node.apply(Note("z"), timeout_s=60))
-            await asyncio.wait([command, query])
+            command = node.apply(Note("y"), timeout_s=0.2)
+            query = node.query(0, timeout_s=0.2)
+            patient = node.apply(Note("z"), timeout_s=60)
+            await asyncio.gather(command, query, return_exceptions=True)
             with pytest.raises(OutcomeUnknown, match="committed at"):
                 await command
             with pytest.raises(Unavailable, match="has applied up to"):
@@ -481,11 +481,11 @@ def test_calls_that_nobody_waits_for_any_more_leave_nothing() -> None:
         async with cluster({1: Book()}) as nodes:
             node = nodes[1]
             for turns in range(6):
-                calls = [asyncio.ensure_future(node.apply(Note("x"))) for _ in range(10)]
-                queries = [asyncio.ensure_future(node.query(0)) for _ in range(10)]
+                calls: list[asyncio.Future[Any]] = [node.apply(Note("x")) for _ in range(10)]
+                calls += [node.query(0) for _ in range(10)]
                 for _ in range(turns):
                     await asyncio.sleep(0)
-                for call in (*calls, *queries):
+                for call in calls:
                     call.cancel()
             await eventually("nothing is remembered", partial(owes_nothing, node))
             assert await node.apply(Note("x"))
@@ -510,9 +510,9 @@ def test_a_node_that_stops_gives_every_call_an_outcome() -> None:
             nodes.update(started)
             node = nodes[1]
             await node.apply(Note("first"))
-            calls = [asyncio.ensure_future(node.apply(Note(text))) for text in ("stop", "behind", "last")]
+            calls = [node.apply(Note(text)) for text in ("stop", "behind", "last")]
             await eventually("it stops", lambda: stopping)
-            queries = [asyncio.ensure_future(node.query(0)) for _ in range(3)]
+            queries = [node.query(0) for _ in range(3)]
             outcomes = await asyncio.gather(*calls, *queries, return_exceptions=True)
             assert outcomes[0] == 2
             assert [type(outcome) for outcome in outcomes[1:3]] == [OutcomeUnknown] * 2
@@ -531,7 +531,7 @@ def test_without_a_majority_calls_end_as_requests_do() -> None:
                 await node.apply(Note("x"), timeout_s=0.1)
             with pytest.raises(Unavailable):
                 await node.query(0, timeout_s=0.1)
-            waiting = [asyncio.ensure_future(node.apply(Note("x"))), asyncio.ensure_future(node.query(0))]
+            waiting: list[asyncio.Future[Any]] = [node.apply(Note("x")), node.query(0)]
             await asyncio.sleep(0)
             await node.stop()
             for call in waiting:
@@ -550,10 +550,8 @@ def test_calls_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         async with cluster({1: Book()}) as nodes:
             node = nodes[1]
             await node.apply(Note("x"))
-            calls: list[asyncio.Future[Any]] = [
-                asyncio.ensure_future(node.apply(Note("x"))) for _ in range(3)
-            ]
-            calls += [asyncio.ensure_future(node.query(0)) for _ in range(3)]
+            calls: list[asyncio.Future[Any]] = [node.apply(Note("x")) for _ in range(3)]
+            calls += [node.query(0) for _ in range(3)]
             outcomes = await asyncio.gather(*calls, return_exceptions=True)
             assert [type(outcome) for outcome in outcomes] == [int, int, int, str, Overloaded, Overloaded]
             assert await node.apply(Note("x")) == 5

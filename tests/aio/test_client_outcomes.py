@@ -102,7 +102,7 @@ def test_what_was_handed_over_travels_again_with_the_same_numbers_and_bytes() ->
 
     async def scenario() -> None:
         async with client_of(nodes) as client:
-            asking = asyncio.ensure_future(client.propose("entry", timeout_s=HANG_S))
+            asking = client.propose("entry", timeout_s=HANG_S)
             for n in range(1, 4):
                 async with answering(nodes[1], swallowing):
                     await eventually("it is handed over", partial(at_least, swallowing.swallowed, n))
@@ -128,8 +128,8 @@ def test_when_the_client_stops_every_request_gets_an_outcome() -> None:
     swallowing = Swallowing()
 
     async def outcomes(client: Client[str], ready: Callable[[], Awaitable[object]]) -> list[Any]:
-        asked: list[asyncio.Future[Any]] = [asyncio.ensure_future(client.propose(str(n))) for n in range(5)]
-        asked += [asyncio.ensure_future(client.index_range(1, 1)) for _ in range(5)]
+        asked: list[asyncio.Future[Any]] = [client.propose(str(n)) for n in range(5)]
+        asked += [client.index_range(1, 1) for _ in range(5)]
         await ready()
         await client.stop()
         return await asyncio.gather(*asked, return_exceptions=True)
@@ -184,7 +184,7 @@ def test_a_refusal_that_may_pass_is_waited_out(code: str) -> None:
 
     async def scenario() -> None:
         async with client_of(nodes) as client:
-            asking = asyncio.ensure_future(client.propose("entry", timeout_s=HANG_S))
+            asking = client.propose("entry", timeout_s=HANG_S)
             async with answering(nodes[1], refusing(code)):
                 await eventually("it is refused", lambda: link(client)._failures)
                 with pytest.raises(Unavailable, match=f"refuses for {code}"):

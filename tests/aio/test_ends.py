@@ -127,7 +127,7 @@ async def of_a_node(address: Any) -> None:
 
 async def of_a_client(address: Any) -> None:
     async with Client({2: address}, entry_type=str) as client:
-        asking = asyncio.ensure_future(client.propose("entry"))
+        asking = client.propose("entry")
         await asyncio.sleep(0)
     await asyncio.wait([asking])
     assert asking.exception() is not None

@@ -120,7 +120,7 @@ def test_the_reads_of_a_node_are_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
     async def scenario() -> None:
         async with face_of("node") as node:
             index = (await node.propose(b"entry")).index
-            reading = [asyncio.ensure_future(node.index_range(index, index)) for _ in range(11)]
+            reading = [node.index_range(index, index) for _ in range(11)]
             found = await asyncio.gather(*reading, return_exceptions=True)
             assert [isinstance(entries, list) for entries in found] == [True] * 10 + [False]
             assert isinstance(found[-1], Overloaded)
@@ -236,13 +236,12 @@ def test_a_read_of_the_next_turn_is_another_question(kind: str) -> None:
     async def scenario() -> None:
         async with face_of(kind) as face:
             index = (await face.propose(b"entry")).index
-            first = asyncio.ensure_future(face.index_range(index, index))
-            await asyncio.sleep(0)
+            first = face.index_range(index, index)
             lot = face._readers.lot  # type: ignore[union-attr]
             assert lot.room
             await asyncio.sleep(0)
             assert not lot.room, "the turn is over"
-            second = asyncio.ensure_future(face.index_range(index, index))
+            second = face.index_range(index, index)
             assert await asyncio.wait_for(second, HANG_S) == await first
             assert lot.places == [index, index]
 

@@ -289,11 +289,9 @@ def test_what_was_asked_gets_an_outcome_when_the_node_stops() -> None:
     async def scenario() -> None:
         node = alone(nodes)
         await node.start()
-        asked: list[asyncio.Future[Any]] = [
-            asyncio.ensure_future(node.propose(f"entry {n}")) for n in range(10)
-        ]
+        asked: list[asyncio.Future[Any]] = [node.propose(f"entry {n}") for n in range(10)]
         asked += [asyncio.ensure_future(node.read_index()) for _ in range(10)]
-        asked += [asyncio.ensure_future(node.index_range(1, 1)) for _ in range(10)]
+        asked += [node.index_range(1, 1) for _ in range(10)]
         await asyncio.sleep(0)
         await asyncio.gather(node.stop(), node.stop())
         for outcome in await asyncio.gather(*asked, return_exceptions=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -35,7 +35,7 @@ ENTRY_MAX: Final = QUICK.entry_max_bytes
 
 LARGEST: Final = QUICK.batch_max_bytes - HEADER_BYTES - 4
 
-Call: TypeAlias = Callable[[Face[str]], Coroutine[Any, Any, Any]]
+Call: TypeAlias = Callable[[Face[str]], Awaitable[Any]]
 
 
 @asynccontextmanager
@@ -173,7 +173,7 @@ def test_a_list_that_changes_after_the_call_changes_nothing(tmp_path: Path) -> N
         async with faces(tmp_path) as found:
             for face in found.values():
                 entries = ["a", "b"]
-                appending = asyncio.ensure_future(face.append(entries))
+                appending = face.append(entries)
                 await asyncio.sleep(0)
                 entries.clear()
                 appended = await appending

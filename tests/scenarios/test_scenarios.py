@@ -6,7 +6,7 @@ The name of a test is that of its scenario in docs/design/scenarios.md, which te
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from totora.sim import Cluster
 from totora.types import Entry
 
 
-def proposing(value: str) -> Callable[[Node[Any]], Coroutine[Any, Any, Entry[Any]]]:
+def proposing(value: str) -> Callable[[Node[Any]], Awaitable[Entry[Any]]]:
     return lambda node: node.propose(value)
 
 

@@ -522,7 +522,10 @@ MISUSE: dict[str, tuple[Callable[[Cluster], object], str]] = {
         lambda c: closed(c).advance(1),
         "this cluster is over: it was closed",
     ),
-    "no coroutine": (lambda c: c.call(address_of), "asked with a coroutine, such as node.propose"),
+    "nothing to await": (
+        lambda c: c.call(address_of),
+        "asked with what can be awaited, such as node.propose",
+    ),
 }
 
 

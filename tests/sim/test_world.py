@@ -157,7 +157,7 @@ def test_a_leader_that_is_cut_off_gives_way_and_its_writes_are_unknown() -> None
         await world.start_all()
         leader = await world.elected()
         world.isolate(leader.id)
-        lost = world.loop.create_task(leader.running.propose("lost", timeout_s=4))
+        lost = leader.running.propose("lost", timeout_s=4)
         await world.until(lambda: leader.role != "leader")
         await others(world, leader)[0].running.propose("kept")
         with pytest.raises(OutcomeUnknown):
@@ -179,7 +179,7 @@ def test_without_a_majority_requests_wait_and_are_unavailable() -> None:
         await world.hosts[1].start()
         with pytest.raises(Unavailable, match="1 of 3 voters reachable"):
             await world.hosts[1].running.propose("never", timeout_s=3)
-        waiting = world.loop.create_task(world.hosts[1].running.propose("late", timeout_s=60))
+        waiting = world.hosts[1].running.propose("late", timeout_s=60)
         await world.sleep(20)
         await world.hosts[2].start()
         await waiting

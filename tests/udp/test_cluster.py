@@ -85,7 +85,7 @@ def test_a_stopped_leader_is_followed_by_another_and_comes_back(tmp_path: Path) 
             id = leader.status().id
             others = [node for other, node in started.items() if other != id]
             await others[0].propose("before")
-            asked = [asyncio.ensure_future(others[n % 2].propose(f"during {n}")) for n in range(100)]
+            asked = [others[n % 2].propose(f"during {n}") for n in range(100)]
             await asyncio.sleep(0)
             await leader.stop()
             during = await asyncio.gather(*asked)

@@ -38,9 +38,9 @@ from ..wire.client import (
 )
 from ..wire.handshake import Refusal, Welcome
 from .client_stream import ClientEnd, Greeting, probe, spell
+from .futures import new_future, settle
 from .questions import Questions
 from .ranges import Ranges, ResolveRanges
-from .reading import settle
 
 __all__ = ["ClientLink"]
 
@@ -178,7 +178,7 @@ class ClientLink:
     async def read_index(self, timeout_s: float | None) -> LogIndex:
         self._check()
         idle = not self._outstanding
-        future: asyncio.Future[LogIndex] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[LogIndex] = new_future()
         self._questions.ask_index(
             self._deadline_ns(timeout_s), lambda outcome: settle(future, self._told(outcome))
         )
@@ -202,7 +202,7 @@ class ClientLink:
                 return batches, last + 1
 
     async def _read_alone(self, start: LogIndex, end: LogIndex, timeout_s: float | None) -> Sequence[Batch]:
-        future: asyncio.Future[Sequence[Batch]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Sequence[Batch]] = new_future()
         self.open_reads(timeout_s, lambda _start, _stop, outcome: settle(future, outcome)).add(
             start, end, alone=True
         )

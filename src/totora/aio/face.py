@@ -16,8 +16,8 @@ from ..session.requests import AppendRequest, ClientRequest, Err, IndexRange, Ok
 from ..session.units import LENGTH_BYTES, Appended, Lot, ResolvePart
 from ..types import NUMBER_MAX, Entry, LogIndex, Term
 from ..wire.entries import EntryCodec
+from .futures import asked, new_future, settle
 from .ranges import Ranges, Readers, ResolveRanges, entries_of
-from .reading import settle
 
 __all__ = ["Backend", "Face", "values_of"]
 
@@ -113,7 +113,11 @@ class _Group(Generic[T]):
 
 
 class Face(ABC, Generic[T]):
-    """Requests of entries of type T, over a `Backend`."""
+    """Requests of entries of type T, over a `Backend`.
+
+    A request returns a future: it is on its way when the call returns, awaited or not, in the order of the calls. What is wrong
+    with it, the future raises. Who cancels the future stops waiting, while the request goes on.
+    """
 
     def __init__(self, entry_type: type[T] | UnionType, settings: Settings | None) -> None:
         self._settings = settings or Settings()
@@ -131,38 +135,57 @@ class Face(ABC, Generic[T]):
 
     # -- requests
 
-    async def append(
+    def append(
         self,
         entries: Sequence[T],
         *,
         prev_log_index: LogIndex | None = None,
         prev_log_term: Term | None = None,
         timeout_s: float | None = None,
-    ) -> Sequence[Entry[T]]:
+    ) -> asyncio.Future[Sequence[Entry[T]]]:
         """Append `entries`, all or none, once; returns them with their places when they are committed (section 5.3).
 
         prev_log_index, prev_log_term: only if this is the last user's entry of the log; (0, 0): there is none yet.
         timeout_s: instead of the setting `request_timeout_s`.
         Raises InvalidRequest, EntryTooLarge, LogMismatch, Overloaded, Unavailable, OutcomeUnknown, NodeStopped.
         """
-        return await self._ask(AppendRequest(entries, prev_log_index, prev_log_term), timeout_s)
+        return asked(
+            lambda respond: self.submit(
+                AppendRequest(entries, prev_log_index, prev_log_term), respond, timeout_s
+            )
+        )
 
-    async def propose(self, entry: T, *, timeout_s: float | None = None) -> Entry[T]:
+    def propose(self, entry: T, *, timeout_s: float | None = None) -> asyncio.Future[Entry[T]]:
         """Append one entry; returns it with its place when it is committed. Raises as `append` does."""
         if timeout_s is not None:
-            return (await self._ask(AppendRequest((entry,)), timeout_s))[0]
-        payload = self._encode(entry)
-        need_bytes = len(payload) + LENGTH_BYTES
-        group = self._group
-        if group is None or need_bytes > group.lot.room_bytes:
-            group = self._begin_group(payload)
+            return self._propose_alone(entry, timeout_s)
+        try:
+            payload = self._encode(entry)
+            need_bytes = len(payload) + LENGTH_BYTES
+            group = self._group
+            if group is None or need_bytes > group.lot.room_bytes:
+                group = self._begin_group(payload)
+        except RaftError as error:
+            refused: asyncio.Future[Entry[T]] = new_future()
+            refused.set_exception(error)
+            return refused
         lot = group.lot
         lot.room_bytes -= need_bytes
         lot.taken.append(payload)
         future = group.create_future()
         group.entries.append(entry)
         group.futures.append(future)
-        return await future
+        return future
+
+    def _propose_alone(self, entry: T, timeout_s: float) -> asyncio.Future[Entry[T]]:
+        """With a deadline of its own, it travels with others but shares no lot with them."""
+        future: asyncio.Future[Entry[T]] = new_future()
+
+        def respond(response: Response[T]) -> None:
+            settle(future, response.value[0] if isinstance(response, Ok) else response.error)
+
+        self.submit(AppendRequest((entry,)), respond, timeout_s)
+        return future
 
     def _begin_group(self, payload: bytes) -> _Group[T]:
         """The first entry of a turn, or one that the group has no room for."""
@@ -177,16 +200,19 @@ class Face(ABC, Generic[T]):
             )  # It refers to the group: both go with their last entry, not with a garbage collection.
         return group
 
-    async def index_range(
+    def index_range(
         self, start_index: LogIndex, end_index: LogIndex, *, timeout_s: float | None = None
-    ) -> Sequence[Entry[T]]:
+    ) -> asyncio.Future[Sequence[Entry[T]]]:
         """The users' entries from `start_index` to `end_index`, both included, linearizably.
 
         Raises OutOfRange, RangeTooLarge (over 8 MiB), Compacted, DecodeFailed, Unavailable, NodeStopped.
         """
-        future: asyncio.Future[list[Entry[T]]] = asyncio.get_running_loop().create_future()
-        self._read(IndexRange(start_index, end_index), timeout_s, partial(settle, future))
-        return await future
+        future: asyncio.Future[Sequence[Entry[T]]] = new_future()
+        try:
+            self._read(IndexRange(start_index, end_index), timeout_s, partial(settle, future))
+        except RaftError as error:
+            future.set_exception(error)
+        return future
 
     async def entries(
         self, start_index: LogIndex = 1, *, timeout_s: float | None = None
@@ -270,19 +296,6 @@ class Face(ABC, Generic[T]):
                 del former.lot
         readers.lot.add(start, end, alone=timeout_s is not None)
         readers.answers.append(answer)
-
-    async def _ask(self, request: ClientRequest[T], timeout_s: float | None) -> Sequence[Entry[T]]:
-        future: asyncio.Future[Sequence[Entry[T]]] = asyncio.get_running_loop().create_future()
-
-        def respond(response: Response[T]) -> None:
-            if not future.done():
-                if isinstance(response, Ok):
-                    future.set_result(response.value)
-                else:
-                    future.set_exception(response.error)
-
-        self.submit(request, respond, timeout_s)
-        return await future
 
     def _check_size(self, payloads: Sequence[bytes]) -> None:
         settings = self._settings

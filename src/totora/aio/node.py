@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Generic, Never, Self
 from ..config import Settings, checked_member, require_safety
 from ..errors import ConfigurationError, NodeStopped, RaftError
 from ..ports import Ports, StateMachine
-from ..session.requests import Err, Ok, Result
+from ..session.requests import Err, Result
 from ..types import Address, NodeId, NodeStatus
 from .applier import Applier
 from .face import Face, _patience_s
+from .futures import asked
 from .real import real_ports
 from .runtime import Runtime
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
     T = TypeVar("T")
-    V = TypeVar("V")
     ResultT_co = TypeVar("ResultT_co", covariant=True, default=object)
     QueryT_contra = TypeVar("QueryT_contra", contravariant=True, default=Never)
     AnswerT_co = TypeVar("AnswerT_co", covariant=True, default=object)
@@ -143,19 +143,19 @@ class Node(Face[T], Generic[T, ResultT_co, QueryT_contra, AnswerT_co]):
 
     # -- the state machine
 
-    async def apply(self, command: T, *, timeout_s: float | None = None) -> ResultT_co:
+    def apply(self, command: T, *, timeout_s: float | None = None) -> asyncio.Future[ResultT_co]:
         """Append a command, once, and return what the machine returned for it, when it is committed and applied here.
 
         Raises CommandFailed if the machine raised; ConfigurationError without a machine; else as `propose` does.
         """
-        return await _awaited(lambda respond: self.submit_command(command, respond, timeout_s))
+        return asked(lambda respond: self.submit_command(command, respond, timeout_s))
 
-    async def query(self, query: QueryT_contra, *, timeout_s: float | None = None) -> AnswerT_co:
+    def query(self, query: QueryT_contra, *, timeout_s: float | None = None) -> asyncio.Future[AnswerT_co]:
         """Ask the machine of this node, linearizably: its state holds all that was acknowledged before this call (thesis 6.4).
 
         Raises QueryFailed if the machine raised; ConfigurationError without a machine; Overloaded, Unavailable, NodeStopped.
         """
-        return await _awaited(lambda respond: self.submit_query(query, respond, timeout_s))
+        return asked(lambda respond: self.submit_query(query, respond, timeout_s))
 
     def submit_command(
         self, command: T, respond: Callable[[Result[ResultT_co]], None], timeout_s: float | None = None
@@ -190,18 +190,3 @@ class Node(Face[T], Generic[T, ResultT_co, QueryT_contra, AnswerT_co]):
         if self._runtime is None:
             raise NodeStopped(ConfigurationError("it was never started: use `async with`, or await start()"))
         return self._runtime
-
-
-async def _awaited(ask: Callable[[Callable[[Result[V]], None]], None]) -> V:
-    """What an `ask` with a callback comes to; nobody is told if whoever waits has given up."""
-    future: asyncio.Future[V] = asyncio.get_running_loop().create_future()
-
-    def respond(result: Result[V]) -> None:
-        if not future.done():
-            if isinstance(result, Ok):
-                future.set_result(result.value)
-            else:
-                future.set_exception(result.error)
-
-    ask(respond)
-    return await future

@@ -14,7 +14,7 @@ from ..ports import Worker
 from ..storage.store import LogStore
 from ..types import LogIndex
 
-__all__ = ["LogReader", "on_worker", "settle"]
+__all__ = ["LogReader", "on_worker"]
 
 READ_CHUNK_BYTES: Final = 1 << 20
 """Storage is read in pieces of about this size."""
@@ -22,16 +22,6 @@ READ_CHUNK_BYTES: Final = 1 << 20
 R = TypeVar("R")
 
 Loaded: TypeAlias = Callable[[list[Batch] | RaftError], None]
-
-
-def settle(future: asyncio.Future[R], outcome: R | RaftError) -> None:
-    """Give the outcome to whoever still waits."""
-    if future.done():
-        return
-    if isinstance(outcome, RaftError):
-        future.set_exception(outcome)
-    else:
-        future.set_result(outcome)
 
 
 async def on_worker(worker: Worker, job: Callable[[], R]) -> R:

@@ -34,10 +34,11 @@ from ..wire.codec import WireMessage
 from ..wire.handshake import Local, Refusal, hash_of_list
 from .applier import Applier
 from .describing import describe
+from .futures import new_future, settle
 from .links import Client, Links, PeerLinks
 from .opening import Opened, open_store
 from .ranges import Answered, RangeReads, Ranges, ResolveRanges
-from .reading import LogReader, on_worker, settle
+from .reading import LogReader, on_worker
 from .serving import serve
 from .udp import UdpLinks
 
@@ -241,7 +242,7 @@ class Runtime:
         return lot
 
     async def read_index(self, timeout_s: float | None) -> LogIndex:
-        future: asyncio.Future[LogIndex] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[LogIndex] = new_future()
         self.confirm_read(timeout_s, partial(settle, future))
         return await future
 

@@ -39,7 +39,7 @@ LAST_ANSWERS_S: Final = 1.0
 
 _CERTAINLY_NOT: Final = (InvalidRequest, NotAppended, ConfigurationError)
 
-Asking: TypeAlias = asyncio.Task[Sequence[Entry[str]]]
+Asking: TypeAlias = asyncio.Future[Sequence[Entry[str]]]
 
 
 def append_lines(
@@ -167,7 +167,7 @@ class _Appending:
     def _hand_over(self, group: _Group, failure: asyncio.Future[tuple[_Group, RaftError]]) -> None:
         self.unknown += len(group.lines)
         self._display.sending(len(group.lines))
-        asking = asyncio.ensure_future(self._client.append(group.lines, timeout_s=self._timeout_s))
+        asking = self._client.append(group.lines, timeout_s=self._timeout_s)
         self._under_way.add(asking)
         asking.add_done_callback(partial(self._settle, group, failure))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -22,7 +22,7 @@ TIMEOUT_S: Final = 30.0
 
 
 class Proposer(Protocol):
-    async def propose(self, entry: str, *, timeout_s: float | None = None) -> Entry[str]: ...
+    def propose(self, entry: str, *, timeout_s: float | None = None) -> Awaitable[Entry[str]]: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, Generic, Self, TypeVar
 
 from ..aio.node import Node
@@ -41,19 +41,27 @@ CHAOS: Final = tuple(kind for kind in FAULTS if kind != "wipe")
 """All faults that a node comes back from."""
 
 
+async def _outcome_of(what: Callable[[Node[Any]], Awaitable[R]], node: Node[Any]) -> R:
+    """In a task, which goes down with the node."""
+    asked = what(node)
+    if not isinstance(asked, Awaitable):
+        raise ScriptError(
+            f"a node is asked with what can be awaited, such as node.propose(...), not with {asked!r}"
+        )
+    return await asked
+
+
 class Pending(Generic[R]):
     """What was begun with `Cluster.spawn` and goes on while time passes."""
 
-    def __init__(
-        self, cluster: Cluster, host: Host, what: Callable[[Node[Any]], Coroutine[Any, Any, R]]
-    ) -> None:
+    def __init__(self, cluster: Cluster, host: Host, what: Callable[[Node[Any]], Awaitable[R]]) -> None:
         self._cluster = cluster
         self._id = host.id
         self._gate = host.gate
         self._begun = False
         self._outcome: tuple[R] | RaftError | None = None
         self._ended: asyncio.Future[None] = cluster.world.loop.create_future()
-        host.gate.enter(lambda: self._begin(what(host.running)))
+        host.gate.enter(lambda: self._begin(what, host.running))
 
     @property
     def done(self) -> bool:
@@ -81,13 +89,9 @@ class Pending(Generic[R]):
             return Unavailable(f"node {self._id} went down before it took it up")
         return self._outcome
 
-    def _begin(self, what: Coroutine[Any, Any, R]) -> None:
-        if not asyncio.iscoroutine(what):
-            raise ScriptError(
-                f"a node is asked with a coroutine, such as node.propose(...), not with {what!r}"
-            )
+    def _begin(self, what: Callable[[Node[Any]], Awaitable[R]], node: Node[Any]) -> None:
         self._begun = True
-        self._cluster.world.loop.create_task(what).add_done_callback(self._end)
+        self._cluster.world.loop.create_task(_outcome_of(what, node)).add_done_callback(self._end)
 
     def _end(self, task: asyncio.Task[R]) -> None:
         if task.cancelled():
@@ -195,13 +199,11 @@ class Cluster(Wires):
         """Ask the state machine of a node, linearizably. Raises as `Node.query` does."""
         return self.call(lambda node: node.query(query, timeout_s=within), at=at)
 
-    def call(self, what: Callable[[Node[Any]], Coroutine[Any, Any, R]], *, at: NodeId | None = None) -> R:
+    def call(self, what: Callable[[Node[Any]], Awaitable[R]], *, at: NodeId | None = None) -> R:
         """Whatever a node can be asked: `call(lambda node: node.append(["a", "b"]), at=1)`."""
         return self.spawn(what, at=at).result()
 
-    def spawn(
-        self, what: Callable[[Node[Any]], Coroutine[Any, Any, R]], *, at: NodeId | None = None
-    ) -> Pending[R]:
+    def spawn(self, what: Callable[[Node[Any]], Awaitable[R]], *, at: NodeId | None = None) -> Pending[R]:
         """The same without waiting: it goes on while time passes. A paused node takes it up when it is resumed.
 
         An error of `what` that is no RaftError ends the run.
