@@ -15,10 +15,12 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import msgspec
 
+from bench.ceiling import Ceiling
 from bench.floor import percentile
 from totora import Address, AppendRequest, Ok, RaftError, RaftNode, Settings
 from totora.aio import Client, Node
@@ -177,9 +179,13 @@ async def commands() -> asyncio.StreamReader:
 
 async def main(setup: Command, nodes: dict[int, Address], settings: Settings) -> None:
     if setup["id"]:
-        node = Node(setup["id"], nodes, entry_type=bytes, data_dir=setup["data_dir"], settings=settings)
-        async with node:
-            await obey(node)
+        folder = setup["data_dir"]
+        if setup["transport"] == "ceiling":
+            async with Ceiling(setup["id"], nodes, Path(folder)) as ceiling:
+                await obey(ceiling)
+        else:
+            async with Node(setup["id"], nodes, entry_type=bytes, data_dir=folder, settings=settings) as node:
+                await obey(node)
     else:
         async with Client(nodes, entry_type=bytes) as client:
             await obey(client)
@@ -212,7 +218,7 @@ def over_channels(setup: Command, nodes: dict[int, Address], settings: Settings)
 def start() -> None:
     setup = json.loads(sys.argv[1])
     nodes = {int(id): (host, port) for id, (host, port) in setup["nodes"].items()}
-    settings = Settings(transport=setup["transport"])
+    settings = Settings(transport="udp" if setup["transport"] == "udp" else "tcp")
     if setup["channels"]:
         over_channels(setup, nodes, settings)
         return

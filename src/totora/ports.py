@@ -154,8 +154,11 @@ class File(Protocol):
         """Up to `size_bytes`, fewer only at the end of the file."""
         ...
 
-    def pwrite(self, parts: Sequence[bytes | memoryview], offset: int) -> None:
-        """Write all parts, one behind the other."""
+    def pwrite(self, parts: Sequence[bytes | memoryview], offset: int, *, sync: bool = False) -> None:
+        """Write all parts, one behind the other.
+
+        sync: and return once they are on stable storage, with all that is needed to read them. A failure is final.
+        """
         ...
 
     def allocate(self, size_bytes: int) -> None:

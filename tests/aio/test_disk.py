@@ -175,17 +175,20 @@ def test_nothing_is_written_by_no_parts(disk: RealDisk) -> None:
     file.close()
 
 
+@pytest.mark.parametrize("sync", [False, True])
 @pytest.mark.parametrize("most", [1, 7, 1_000])
 def test_what_the_system_does_in_pieces_is_done_to_its_end(
-    disk: RealDisk, monkeypatch: pytest.MonkeyPatch, most: int
+    disk: RealDisk, monkeypatch: pytest.MonkeyPatch, most: int, sync: bool
 ) -> None:
     """A call may write or read less than it was asked to (a signal, a large one): the rest follows."""
-    pread, pwrite = os.pread, os.pwrite
+    pread, pwritev = os.pread, os.pwritev
     monkeypatch.setattr(os, "pread", lambda fd, size, offset: pread(fd, min(size, most), offset))
-    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: pwrite(fd, data[:most], offset))
+    monkeypatch.setattr(
+        os, "pwritev", lambda fd, parts, offset, flags: pwritev(fd, [parts[0][:most]], offset, flags)
+    )
     file = disk.open("x", create=True)
     data = bytes(n % 251 for n in range(1_500))
-    file.pwrite([data[:700], data[700:]], 3)
+    file.pwrite([data[:700], data[700:]], 3, sync=sync)
     assert file.pread(5_000, 0) == bytes(3) + data
     assert file.pread(20, 503) == data[500:520]
     file.close()
@@ -198,7 +201,7 @@ def test_large_parts_are_written_as_they_are(
     """In one call, or as much of them as it takes, and then the rest."""
     taken: list[int] = []
 
-    def pwritev(descriptor: int, parts: list[bytes], offset: int) -> int:
+    def pwritev(descriptor: int, parts: list[bytes], offset: int, flags: int) -> int:
         taken.append(len(parts))
         return os.pwrite(descriptor, b"".join(parts)[:most], offset)
 
@@ -207,23 +210,76 @@ def test_large_parts_are_written_as_they_are(
     parts = [b"a" * 10, b"b" * LARGE_BYTES, b"c" * 20_000, b"d"]
     file.pwrite(parts, 5)
     assert file.pread(1 << 20, 0) == bytes(5) + b"".join(parts)
-    assert taken == [4]
+    assert taken[0] == 4
+    taken.clear()
     file.pwrite([b"e"] * 2_000 + [b"f" * LARGE_BYTES], 0)
-    assert taken == [4], "so many parts go in no single call"
+    assert set(taken) == {1}, "so many parts go in no single call"
     assert file.pread(2_001, 0) == b"e" * 2_000 + b"f"
+    file.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "RWF_DSYNC"), reason="Linux has it")
+def test_a_write_may_be_synced_in_the_same_call(
+    disk: RealDisk, synced: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the system knows how to; where it does not, in two calls."""
+    flags_of: list[int] = []
+    pwritev = os.pwritev
+
+    def record(descriptor: int, parts: list[bytes], offset: int, flags: int) -> int:
+        flags_of.append(flags)
+        return pwritev(descriptor, parts, offset, flags)
+
+    monkeypatch.setattr(os, "pwritev", record)
+    file = disk.open("x", create=True)
+    file.pwrite([b"abc", b"def"], 0, sync=True)
+    assert (flags_of, synced) == ([os.RWF_DSYNC], [])
+    for unknown in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+
+        def refuse(descriptor: int, parts: list[bytes], offset: int, flags: int, why: int = unknown) -> int:
+            if flags:
+                raise OSError(why, os.strerror(why))
+            return pwritev(descriptor, parts, offset, flags)
+
+        monkeypatch.setattr(os, "pwritev", refuse)
+        file.close()
+        file = disk.open("x")
+        for _ in range(2):
+            file.pwrite([b"ghi", b"jkl"], 6, sync=True)
+        assert synced == [str(Path(disk.path) / "x")] * 2
+        synced.clear()
+    assert file.pread(20, 0) == b"abcdefghijkl"
+    file.close()
+
+
+@pytest.mark.parametrize("why", [errno.EIO, errno.ENOSPC])
+def test_a_synced_write_that_fails_is_not_tried_again(
+    disk: RealDisk, monkeypatch: pytest.MonkeyPatch, why: int
+) -> None:
+    """The kernel tells of a lost write once, and takes it for clean from then on."""
+    calls: list[int] = []
+
+    def fail(descriptor: int, parts: list[bytes], offset: int, flags: int) -> int:
+        calls.append(flags)
+        raise OSError(why, os.strerror(why))
+
+    monkeypatch.setattr(os, "pwritev", fail)
+    file = disk.open("x", create=True)
+    with pytest.raises(OSError, match=os.strerror(why)):
+        file.pwrite([b"abc"], 0, sync=True)
+    assert len(calls) == 1
     file.close()
 
 
 def test_a_write_that_fails_on_its_way_says_so(disk: RealDisk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of it is there, then the disk is full: that half counts for nothing."""
-    pwrite = os.pwrite
 
-    def full_soon(descriptor: int, data: memoryview, offset: int) -> int:
+    def full_soon(descriptor: int, parts: list[bytes], offset: int, flags: int) -> int:
         if offset >= 4:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return pwrite(descriptor, data[:4], offset)
+        return os.pwrite(descriptor, parts[0][:4], offset)
 
-    monkeypatch.setattr(os, "pwrite", full_soon)
+    monkeypatch.setattr(os, "pwritev", full_soon)
     file = disk.open("x", create=True)
     with pytest.raises(OSError, match="No space left on device"):
         file.pwrite([b"abcdefgh"], 0)

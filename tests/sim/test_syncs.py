@@ -30,7 +30,7 @@ RUNS_MAX = 400
 
 @dataclass(frozen=True)
 class Sync:
-    """A place in the storage that syncs a file or the directory."""
+    """A place in the storage that syncs a file, by itself or as part of a write, or the directory."""
 
     path: Path
     function: str
@@ -57,7 +57,8 @@ def syncs() -> list[Sync]:
             for call in ast.walk(function):
                 if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
                     continue
-                if call.func.attr in ("sync", "sync_dir"):
+                writing = any(keyword.arg == "sync" for keyword in call.keywords)
+                if call.func.attr in ("sync", "sync_dir") or writing:
                     last = call.end_lineno or call.lineno
                     found.append(Sync(path, function.name, call.lineno, last, call.func.attr))
     return found
@@ -70,7 +71,10 @@ def without(sync: Sync, patch: pytest.MonkeyPatch) -> None:
         real: Callable[[Any], None] = getattr(kind, name)
 
         def maybe(self: Any) -> None:
-            if not sync.is_asking(sys._getframe(1)):
+            asking = sys._getframe(1)
+            if asking.f_code is MemoryFile.pwrite.__code__ and asking.f_back:
+                asking = asking.f_back
+            if not sync.is_asking(asking):
                 real(self)
 
         patch.setattr(kind, name, maybe)

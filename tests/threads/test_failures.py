@@ -24,27 +24,38 @@ from totora import (
     append_request,
     index_range,
 )
+from totora.aio import disk
 from totora.cli.demo_logs import read_log
 
-_SYNC: Final = getattr(os, "fdatasync", os.fsync)
+_SYNC: Final = disk._sync
+_PWRITEV: Final = disk._pwritev
 
 
 class Syncs:
-    """The system's call, which fails from some moment on."""
+    """The system's calls that sync, which fail from some moment on."""
 
     def __init__(self) -> None:
         self.failing = False
 
-    def __call__(self, descriptor: int) -> None:
+    def sync(self, descriptor: int) -> None:
+        self._fail()
+        _SYNC(descriptor)
+
+    def pwritev(self, descriptor: int, parts: list[bytes], offset: int, flags: int) -> int:
+        if flags:
+            self._fail()
+        return _PWRITEV(descriptor, parts, offset, flags)
+
+    def _fail(self) -> None:
         if self.failing:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        _SYNC(descriptor)
 
 
 @pytest.fixture
 def syncs(monkeypatch: pytest.MonkeyPatch) -> Syncs:
     syncs = Syncs()
-    monkeypatch.setattr("totora.aio.disk._sync", syncs)
+    monkeypatch.setattr("totora.aio.disk._sync", syncs.sync)
+    monkeypatch.setattr("totora.aio.disk._pwritev", syncs.pwritev)
     return syncs
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,12 @@ __all__ = ["RealDisk"]
 PARTS_MAX: Final = 1_024
 """What every system takes in one call."""
 
+_DSYNC: Final[int] = getattr(os, "RWF_DSYNC", 0)
+"""Writing and syncing in one call: where the interpreter is busy, a thread waits for its lock after each."""
+
+_UNKNOWN_FLAG: Final = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
+"""How systems say that they do not know it; nothing was written then."""
+
 
 def _sync(descriptor: int) -> None:
     """Return once what was written is on stable storage, and no sooner."""
@@ -26,11 +33,18 @@ def _sync(descriptor: int) -> None:
         getattr(os, "fdatasync", os.fsync)(descriptor)
 
 
+def _pwritev(descriptor: int, parts: Sequence[bytes | memoryview], offset: int, flags: int) -> int:
+    if hasattr(os, "pwritev"):
+        return os.pwritev(descriptor, parts, offset, flags)
+    return os.pwrite(descriptor, parts[0], offset)
+
+
 class RealFile:
     """`ports.File` on a descriptor."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self._syncs_while_writing = bool(_DSYNC)
 
     def pread(self, size_bytes: int, offset: int) -> bytes:
         pieces = []
@@ -40,17 +54,32 @@ class RealFile:
             size_bytes -= len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def pwrite(self, parts: Sequence[bytes | memoryview], offset: int) -> None:
-        if 1 < len(parts) <= PARTS_MAX and max(map(len, parts)) >= LARGE_BYTES and hasattr(os, "pwritev"):
-            written = os.pwritev(self._descriptor, parts, offset)
-            if written == sum(map(len, parts)):
-                return
-            parts = [memoryview(b"".join(parts))[written:]]
-            offset += written
-        data = memoryview(parts[0] if len(parts) == 1 else b"".join(parts))
-        while data:
-            written = os.pwrite(self._descriptor, data, offset)
-            data, offset = data[written:], offset + written
+    def pwrite(self, parts: Sequence[bytes | memoryview], offset: int, *, sync: bool = False) -> None:
+        if sync and not self._syncs_while_writing:
+            self._write(parts, offset)
+            self.sync()
+            return
+        try:
+            self._write(parts, offset, _DSYNC if sync else 0)
+        except OSError as error:
+            if not sync or error.errno not in _UNKNOWN_FLAG:
+                raise
+            self._syncs_while_writing = False
+            self.pwrite(parts, offset, sync=True)
+
+    def _write(self, parts: Sequence[bytes | memoryview], offset: int, flags: int = 0) -> None:
+        left_bytes = sum(map(len, parts))
+        as_they_are = len(parts) == 1 or (
+            1 < len(parts) <= PARTS_MAX and max(map(len, parts)) >= LARGE_BYTES and hasattr(os, "pwritev")
+        )
+        if not as_they_are:
+            parts = [b"".join(parts)]
+        while left_bytes:
+            written = _pwritev(self._descriptor, parts, offset, flags)
+            left_bytes -= written
+            if left_bytes:
+                parts = [memoryview(b"".join(parts))[written:]]
+                offset += written
 
     def allocate(self, size_bytes: int) -> None:
         if hasattr(os, "posix_fallocate"):

@@ -32,7 +32,7 @@ class _FrozenFile:
     def pread(self, size_bytes: int, offset: int) -> bytes:
         return self._file.pread(size_bytes, offset) if self._file else b""
 
-    def pwrite(self, parts: Sequence[bytes | memoryview], offset: int) -> None:
+    def pwrite(self, parts: Sequence[bytes | memoryview], offset: int, *, sync: bool = False) -> None:
         pass
 
     def allocate(self, size_bytes: int) -> None:

@@ -62,7 +62,7 @@ class MemoryFile:
         self._disk.record("pread", self._name, size_bytes)
         return bytes(self._inode.data[offset : offset + size_bytes])
 
-    def pwrite(self, parts: Sequence[bytes | memoryview], offset: int) -> None:
+    def pwrite(self, parts: Sequence[bytes | memoryview], offset: int, *, sync: bool = False) -> None:
         self._check()
         data = b"".join(parts)
         self._disk.record("pwrite", self._name, len(data))
@@ -70,6 +70,8 @@ class MemoryFile:
         self._disk.take_space(grows)
         _put(self._inode.data, offset, data)
         self._inode.unsynced.append((offset, data))
+        if sync:
+            self.sync()
 
     def allocate(self, size_bytes: int) -> None:
         self._check()

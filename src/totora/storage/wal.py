@@ -239,8 +239,7 @@ class WriteAheadLog:
         if self._parts:
             file = self._writable
             try:
-                file.pwrite(self._parts, active.end)
-                file.sync()
+                file.pwrite(self._parts, active.end, sync=True)
             except OSError as error:
                 need_bytes = self._reserve.need_bytes(self._segment_bytes)
                 raise storage_error(self._disk, active.name, active.end, error, need_bytes) from error
