@@ -58,9 +58,11 @@ def test_an_entry_is_encoded_once_and_joined_once(monkeypatch: pytest.MonkeyPatc
     def keep(where: str, parts: Sequence[bytes | memoryview]) -> None:
         seen[where] += [part for part in parts if isinstance(part, bytes) and len(part) > LARGE_BYTES]
 
-    def watched_pwrite(file: MemoryFile, parts: Sequence[bytes | memoryview], offset: int) -> None:
+    def watched_pwrite(
+        file: MemoryFile, parts: Sequence[bytes | memoryview], offset: int, *, sync: bool = False
+    ) -> None:
         keep("disk", parts)
-        pwrite(file, parts, offset)
+        pwrite(file, parts, offset, sync=sync)
 
     def watched_write(end: _End, parts: Sequence[bytes]) -> None:
         keep("network", parts)

@@ -19,7 +19,7 @@ BUGS: Final = (
         "write_not_synced",
         "what is written is synced before anybody is told",
         "etcd#14370",
-        [(WriteAheadLog._flush, "file.sync()", "pass")],
+        [(WriteAheadLog._flush, ", sync=True)", ")")],
     ),
     Bug(
         "failed_sync_tried_again",
@@ -28,10 +28,10 @@ BUGS: Final = (
         [
             (
                 WriteAheadLog._flush,
-                "file.sync()",
+                "file.pwrite(self._parts, active.end, sync=True)",
                 (
                     "try:\n"
-                    "                file.sync()\n"
+                    "                file.pwrite(self._parts, active.end, sync=True)\n"
                     "            except OSError:\n"
                     "                file.sync()"
                 ),
