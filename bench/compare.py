@@ -27,20 +27,22 @@ __all__ = ["MEASURES", "Measure", "Outcome", "Results", "compare", "main"]
 
 What = Literal["per_s", "p50_ms", "cpu_us"]
 FLOOR: Final = "the floor"
+CEILING: Final = "the ceiling"
 
 
 @dataclass(frozen=True)
 class Measure:
     """What is compared: `what` of totora with that of `peer` (FLOOR, or "" for the figure alone) under the same load.
 
-    target: of the ratio; of the figure itself where there is no peer. A rate is to be at least that, all else at most.
+    target: of the ratio; of the figure itself where there is no peer. A rate is to be at least that, all else at most. None:
+    the ratio is told and not judged.
     """
 
     name: str
     load: Load
     peer: str
     what: What
-    target: float
+    target: float | None
     system: str = "totora"
 
 
@@ -54,6 +56,10 @@ MEASURES: Final = (
     Measure("16 B, 64 in flight", _node(16, 64), "PySyncObj (tuned)", "per_s", 3.5),
     Measure("16 B, 1 in flight, p50", _node(16, 1), FLOOR, "p50_ms", 1.8),
     Measure("16 B, 1 in flight, p50", _node(16, 1), "PySyncObj (nobatch)", "p50_ms", 1.0),
+    Measure("16 B, 1,024 in flight", _node(16, 1024), CEILING, "per_s", None),
+    Measure("256 B, 1,024 in flight", _node(256, 1024), CEILING, "per_s", None),
+    Measure("16 B, 64 in flight", _node(16, 64), CEILING, "per_s", None),
+    Measure("16 B, 1 in flight, p50", _node(16, 1), CEILING, "p50_ms", None),
     Measure(
         "requests of 100 entries of 16 B, over the channels, entries/s",
         Load("requests", 16, 256, 100),
@@ -99,7 +105,7 @@ class Outcome:
     @property
     def reached(self) -> bool | None:
         found = self.ratio if self.measure.peer else self.value
-        if found is None:
+        if found is None or self.measure.target is None:
             return None
         return found >= self.measure.target if self.measure.what == "per_s" else found <= self.measure.target
 
@@ -119,6 +125,7 @@ def outcomes(results: Results) -> list[Outcome]:
 def _systems() -> dict[str, System]:
     return {
         "totora": Totora(),
+        CEILING: Totora(transport="ceiling"),
         "PySyncObj (tuned)": PySyncObj("tuned"),
         "PySyncObj (nobatch)": PySyncObj("nobatch"),
         "etcd": Etcd(),

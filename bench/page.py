@@ -58,10 +58,11 @@ def _measures(found: list[Outcome]) -> list[str]:
         }[measure.what]
         bound = "at least" if measure.what == "per_s" else "at most"
         ratio = "" if outcome.ratio is None else f"{outcome.ratio:.2f}"
-        verdict = {True: "reached", False: "missed", None: "not measured"}[outcome.reached]
-        rows.append(
-            f"| {measure.name} | {figure} | {measure.peer} | {ratio} | {bound} {measure.target:,.10g} | {verdict} |"
-        )
+        target, verdict = "", ""
+        if measure.target is not None:
+            target = f"{bound} {measure.target:,.10g}"
+            verdict = {True: "reached", False: "missed", None: "not measured"}[outcome.reached]
+        rows.append(f"| {measure.name} | {figure} | {measure.peer} | {ratio} | {target} | {verdict} |")
     return rows
 
 
