@@ -12,9 +12,9 @@ from typing import Final, Generic, Protocol, TypeVar
 from ..config import SECONDS_MAX, Settings
 from ..core.batch import HEADER_BYTES, Batch
 from ..errors import EntryTooLarge, InvalidRequest, RaftError
-from ..session.requests import AppendRequest, ClientRequest, Err, IndexRange, Ok, Response
+from ..session.requests import AppendRequest, ClientRequest, Err, IndexRange, Ok, Response, check_numbers
 from ..session.units import LENGTH_BYTES, Appended, Lot, ResolvePart
-from ..types import NUMBER_MAX, Entry, LogIndex, Term
+from ..types import Entry, LogIndex, Term
 from ..wire.entries import EntryCodec
 from .futures import asked, new_future, settle
 from .ranges import Ranges, Readers, ResolveRanges, entries_of
@@ -219,7 +219,7 @@ class Face(ABC, Generic[T]):
     ) -> AsyncIterator[Entry[T]]:
         """All users' entries from `start_index` up to what is committed now, read page by page. Raises as `index_range` does."""
         backend = self._backend()
-        _check_numbers(start_index=start_index)
+        check_numbers(start_index=start_index)
         if start_index == 0:
             raise InvalidRequest("the first place in the log is 1")
         timeout_s = _patience_s(timeout_s)
@@ -261,7 +261,6 @@ class Face(ABC, Generic[T]):
         self, request: AppendRequest[T], respond: Callable[[Response[T]], None], timeout_s: float | None
     ) -> None:
         backend = self._backend()
-        _check_numbers(prev_log_index=request.prev_log_index, prev_log_term=request.prev_log_term)
         values = values_of(request)
         payloads = self._codec.encode_all(values)
         self._check_size(payloads)
@@ -284,8 +283,6 @@ class Face(ABC, Generic[T]):
         answer: Callable[[list[Entry[T]] | RaftError], None],
     ) -> None:
         start, end = request.start_index, request.end_index
-        if type(start) is not int or type(end) is not int or end > NUMBER_MAX:
-            _check_numbers(start_index=start, end_index=end)
         readers = self._readers
         if timeout_s is not None or readers is None or not readers.lot.room:
             readers = Readers(self._codec)
@@ -305,13 +302,6 @@ class Face(ABC, Generic[T]):
         total = HEADER_BYTES + LENGTH_BYTES * len(payloads) + sum(sizes)
         if total > settings.batch_limit_bytes:
             raise EntryTooLarge(total, settings.batch_limit_bytes, "a request")
-
-
-def _check_numbers(**fields: object) -> None:
-    """What a message cannot carry is the caller's mistake, not a peer's. Raises InvalidRequest."""
-    for name, value in fields.items():
-        if value is not None and (type(value) is not int or not 0 <= value <= NUMBER_MAX):
-            raise InvalidRequest(f"{name} is a whole number, at least 0 and below 2**63, not {value!r}")
 
 
 def _patience_s(timeout_s: float | None) -> float | None:

@@ -8,7 +8,7 @@ from typing import Generic, NoReturn, TypeAlias, TypeVar
 import msgspec
 
 from ..errors import InvalidRequest, RaftError
-from ..types import Entry, LogIndex, Term
+from ..types import NUMBER_MAX, Entry, LogIndex, Term
 
 __all__ = [
     "AppendRequest",
@@ -19,11 +19,19 @@ __all__ = [
     "Response",
     "Result",
     "append_request",
+    "check_numbers",
     "index_range",
 ]
 
 T = TypeVar("T")
 V = TypeVar("V")
+
+
+def check_numbers(**fields: object) -> None:
+    """What a message cannot carry is the caller's mistake, not a peer's. Raises InvalidRequest."""
+    for name, value in fields.items():
+        if type(value) is not int or not 0 <= value <= NUMBER_MAX:
+            raise InvalidRequest(f"{name} is a whole number, at least 0 and below 2**63, not {value!r}")
 
 
 class IndexRange(msgspec.Struct, frozen=True):
@@ -37,6 +45,12 @@ class IndexRange(msgspec.Struct, frozen=True):
     end_index: LogIndex
 
     def __post_init__(self) -> None:
+        if (
+            type(self.start_index) is not int
+            or type(self.end_index) is not int
+            or self.end_index > NUMBER_MAX
+        ):
+            check_numbers(start_index=self.start_index, end_index=self.end_index)
         if not 1 <= self.start_index <= self.end_index:
             raise InvalidRequest(
                 f"a range runs from an index of at least 1 to one that is not smaller, not {self.start_index} to {self.end_index}"
@@ -62,8 +76,8 @@ class AppendRequest(msgspec.Struct, Generic[T], frozen=True):
             raise InvalidRequest("entries is a sequence of entries: write [entry] to append a single one")
         if (self.prev_log_index is None) != (self.prev_log_term is None):
             raise InvalidRequest("give both prev_log_index and prev_log_term, or neither")
-        if self.prev_log_index is not None and (self.prev_log_index < 0 or (self.prev_log_term or 0) < 0):
-            raise InvalidRequest("prev_log_index and prev_log_term are at least 0")
+        if self.prev_log_index is not None:
+            check_numbers(prev_log_index=self.prev_log_index, prev_log_term=self.prev_log_term)
 
     @property
     def condition(self) -> tuple[LogIndex, Term] | None:
