@@ -17,7 +17,7 @@ if __name__ == "__main__":
     if shutil.which("valgrind"):
         edge.main([])
     compare.main(["--page", "docs/performance.md"])
-    failover.main(["--trials", "5"])
+    failover.main(["--trials", "10"])
     large.main([])
     length.main([])
     simulation.main(["--seeds", "0:2"])

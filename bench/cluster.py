@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import Any, Final, TypeAlias
 
 from totora.cli.demo_cluster import free_addresses
 
-__all__ = ["Cluster", "Worker", "running"]
+__all__ = ["Answer", "Cluster", "Worker", "running"]
 
 ANSWER_S: Final = 60.0
 """How long an answer may take, beyond what a command takes by itself: only a hang gets there."""
@@ -26,23 +27,16 @@ Answer: TypeAlias = dict[str, Any]
 
 
 class Worker:
-    """A process: of the node `id`, or of a client if that is 0."""
+    """A process: of the node `id`, or of a client if that is 0. It runs `module`, which reads its setup, then commands."""
 
-    def __init__(
-        self,
-        id: int,
-        nodes: dict[int, tuple[str, int]],
-        data_dir: Path | None,
-        transport: str = "tcp",
-        *,
-        channels: bool = False,
-    ) -> None:
+    def __init__(self, id: int, setup: dict[str, object], module: str = "bench.worker") -> None:
         self.id = id
-        folder = None if data_dir is None else str(data_dir)
-        setup = {"id": id, "nodes": nodes, "data_dir": folder, "transport": transport, "channels": channels}
+        # Compiled once, as what is installed is: a restart is not the time of a compiler.
+        environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "bench.worker", json.dumps(setup)],
+            [sys.executable, "-m", module, json.dumps(setup)],
             cwd=ROOT,
+            env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
@@ -105,13 +99,20 @@ class Cluster:
         self.workers: dict[int, Worker] = {}
 
     def start(self, id: int) -> Worker:
-        data_dir = self.folder / f"node{id}" if self.folder else None
-        self.workers[id] = worker = Worker(id, self.nodes, data_dir, self.transport, channels=self.channels)
+        setup = {
+            "id": id,
+            "nodes": self.nodes,
+            "data_dir": str(self.folder / f"node{id}") if self.folder else None,
+            "transport": self.transport,
+            "channels": self.channels,
+        }
+        self.workers[id] = worker = Worker(id, setup)
         return worker
 
     def client(self, id: int) -> Worker:
         """A client process that talks to this node; the caller stops it."""
-        return Worker(0, {id: self.nodes[id]}, None)
+        nodes = {id: self.nodes[id]}
+        return Worker(0, {"id": 0, "nodes": nodes, "transport": "tcp", "channels": False})
 
     def start_all(self) -> None:
         for id in self.nodes:

@@ -18,7 +18,7 @@ from typing import Final, Literal
 
 from bench import floor, page
 from bench.folders import scratch
-from bench.loads import Figure, Load, System
+from bench.loads import Figure, Load, System, present
 from bench.own import Totora
 from bench.peers.etcd import Etcd
 from bench.peers.pysyncobj import PySyncObj
@@ -147,12 +147,7 @@ def _loads(name: str) -> Iterable[Load]:
 def compare(rounds: int, seconds: float, folder: Path) -> Results:
     """Each round measures the floor and every system once, in turn."""
     results = Results()
-    systems = {}
-    for name, system in _systems().items():
-        if system.why_not:
-            print(f"without {name}: {system.why_not}", file=sys.stderr)
-        else:
-            systems[name] = system
+    systems = present(_systems())
     for n in range(rounds):
         results.floors_us.append(floor.measure(min(1.0, seconds), 3, folder).floor_us)
         for name, system in systems.items():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 
-__all__ = ["Figure", "Load", "Session", "System", "Via"]
+__all__ = ["Figure", "Load", "Session", "System", "Via", "present"]
 
 Via: TypeAlias = Literal["node", "requests", "client", "reads"]
 """node: in the leader's process, one entry each; requests: there, `AppendRequest`s of many entries over the channels of
@@ -44,6 +45,16 @@ class Session(Protocol):
 
     def measure(self, load: Load, seconds: float) -> Figure: ...
 
+    def fail_over(self) -> float:
+        """`kill -9` of the leader, which stays dead; milliseconds until a survivor has carried out a request that was begun
+        after that, or is of a later term."""
+        ...
+
+    def restart(self) -> float:
+        """Write at a survivor and start the killed node again; milliseconds from the start of its process until it has
+        itself answered a linearizable read of what was written. A leader is known to all in the end."""
+        ...
+
 
 class System(Protocol):
     """What can be measured. why_not: what is missing here; empty: nothing."""
@@ -55,3 +66,11 @@ class System(Protocol):
     def why_not(self) -> str: ...
 
     def start(self, folder: Path) -> AbstractContextManager[Session]: ...
+
+
+def present(systems: dict[str, System]) -> dict[str, System]:
+    """Those that are installed; what is missing for the others goes to stderr."""
+    for name, system in systems.items():
+        if system.why_not:
+            print(f"without {name}: {system.why_not}", file=sys.stderr)
+    return {name: system for name, system in systems.items() if not system.why_not}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ from bench.processor import processor_s
 __all__ = ["Totora"]
 
 WARM_S: Final = 0.7
+BEFORE_KILL_S: Final = 0.3
+"""How long the survivors are asked before the leader dies."""
 
 
 class Totora:
@@ -47,6 +50,30 @@ class _Session:
             return self._measure(client, load, seconds)
         finally:
             client.stop()
+
+    def fail_over(self) -> float:
+        term = self._leader.ask("status")["term"]
+        survivors = [worker for worker in self.cluster.workers.values() if worker is not self._leader]
+        for survivor in survivors:
+            survivor.tell("first_of_term", term=term)
+        time.sleep(BEFORE_KILL_S)
+        killed_ns = time.monotonic_ns()
+        self._leader.kill()
+        first_ns = min(int(survivor.answer()["at_ns"]) for survivor in survivors)
+        self._leader.stop()
+        return (first_ns - killed_ns) / 1e6
+
+    def restart(self) -> float:
+        killed = self._leader
+        survivor = next(worker for worker in self.cluster.workers.values() if worker is not killed)
+        newest = survivor.ask("first_of_term", term=0)["index"]
+        began_ns = time.monotonic_ns()
+        restarted = self.cluster.start(killed.id)
+        restarted.tell("first_read", index=newest)
+        restarted.answer()
+        read_ns = int(restarted.answer()["at_ns"])
+        self._leader = self.cluster.leader()
+        return (read_ns - began_ns) / 1e6
 
     def _measure(self, driver: Worker, load: Load, seconds: float) -> Figure:
         fields = {

@@ -34,6 +34,9 @@ Answer: TypeAlias = dict[str, Any]
 CALLS_MAX: Final = 500_000
 """Latencies kept of one load; later ones are counted, not kept."""
 
+PAUSE_S: Final = 0.001
+"""Before what failed is asked again."""
+
 
 async def load(face: Face[bytes], command: Command) -> Answer:
     """A closed loop: `in_flight` callers, each asks again as soon as it has its answer."""
@@ -156,9 +159,21 @@ async def first_of_term(node: Node[bytes], command: Command) -> Answer:
         try:
             entry = await node.propose(b"x")
         except RaftError:
+            await asyncio.sleep(PAUSE_S)
             continue
         if entry.term > command["term"]:
-            return {"at_ns": time.monotonic_ns(), "term": entry.term}
+            return {"at_ns": time.monotonic_ns(), "index": entry.index}
+
+
+async def first_read(node: Node[bytes], command: Command) -> Answer:
+    """Read the entry at `index` linearizably until that succeeds; when that was (CLOCK_MONOTONIC)."""
+    while True:
+        try:
+            await node.index_range(command["index"], command["index"])
+        except RaftError:
+            await asyncio.sleep(PAUSE_S)
+            continue
+        return {"at_ns": time.monotonic_ns()}
 
 
 async def status(node: Node[bytes], _: Command) -> Answer:
@@ -166,7 +181,13 @@ async def status(node: Node[bytes], _: Command) -> Answer:
     return answer
 
 
-DEEDS: Final = {"load": load, "beside_large": beside_large, "first_of_term": first_of_term, "status": status}
+DEEDS: Final = {
+    "load": load,
+    "beside_large": beside_large,
+    "first_of_term": first_of_term,
+    "first_read": first_read,
+    "status": status,
+}
 
 
 async def commands() -> asyncio.StreamReader:

@@ -8,12 +8,12 @@ import os
 import shutil
 import subprocess
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from bench.loads import Figure, Load
 from bench.processor import processor_s
@@ -23,8 +23,17 @@ __all__ = ["Etcd"]
 
 SOURCE: Final = Path(__file__).parent / "etcd_load"
 PACKAGES: Final = Path("/usr/share/gocode")
-START_S: Final = 30.0
+ANSWER_S: Final = 30.0
 CONNECTIONS_MAX: Final = 16
+
+KEY: Final = base64.b64encode(b"ready").decode()
+"""Which the load generator reads, too."""
+
+REQUEST_S: Final = 0.2
+PAUSE_S: Final = 0.005
+"""How long a request may take, and a pause before the next one."""
+
+Found = TypeVar("Found")
 
 
 def _generator() -> Path:
@@ -48,52 +57,82 @@ class Etcd:
 
     @contextmanager
     def start(self, folder: Path) -> Generator[_Session]:
+        session = _Session(self._commands(folder))
+        try:
+            session.start()
+            yield session
+        finally:
+            session.stop()
+
+    def _commands(self, folder: Path) -> dict[str, list[str]]:
+        """How each member is started, by the address that its clients use."""
         addresses = [f"http://{host}:{port}" for host, port in free_addresses(2 * self.nodes).values()]
         clients, peers = addresses[: self.nodes], addresses[self.nodes :]
         members = ",".join(f"m{n}={peer}" for n, peer in enumerate(peers))
-        processes = [
-            subprocess.Popen(
-                [
-                    "etcd",
-                    *("--name", f"m{n}", "--data-dir", str(folder / f"m{n}")),
-                    *("--listen-client-urls", clients[n], "--advertise-client-urls", clients[n]),
-                    *("--listen-peer-urls", peers[n], "--initial-advertise-peer-urls", peers[n]),
-                    *("--initial-cluster", members, "--initial-cluster-token", folder.name),
-                ],
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-            for n in range(self.nodes)
-        ]
-        try:
-            yield _Session(processes, clients)
-        finally:
-            for process in processes:
-                process.kill()
-                process.wait()
+        return {
+            client: [
+                "etcd",
+                *("--name", f"m{n}", "--data-dir", str(folder / f"m{n}")),
+                *("--listen-client-urls", client, "--advertise-client-urls", client),
+                *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
+                *("--initial-cluster", members, "--initial-cluster-token", folder.name),
+            ]
+            for n, (client, peer) in enumerate(zip(clients, peers, strict=True))
+        }
 
 
 class _Session:
-    def __init__(self, processes: list[subprocess.Popen[bytes]], clients: list[str]) -> None:
-        self._ids = [process.pid for process in processes]
-        self._leader = self._started(clients)
+    """Members by the address that their clients use."""
 
-    def _started(self, clients: list[str]) -> str:
-        """The leader's address, once it takes writes."""
-        deadline = time.monotonic() + START_S
-        while time.monotonic() < deadline:
-            for client in clients:
-                try:
-                    status = _post(client, "/v3/maintenance/status", {})
-                    if status.get("leader") == status["header"]["member_id"]:
-                        ready = base64.b64encode(b"ready").decode()
-                        _post(client, "/v3/kv/put", {"key": ready, "value": ready})
-                        time.sleep(1.0)  # its members still talk about their versions
-                        return client
-                except (urllib.error.URLError, OSError, KeyError):
-                    continue
-            time.sleep(0.1)
-        raise RuntimeError(f"etcd did not start within {START_S:.0f} s")
+    def __init__(self, commands: dict[str, list[str]]) -> None:
+        self._commands = commands
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._leader = ""
+
+    def start(self) -> None:
+        for member in self._commands:
+            self._start(member)
+        self._leader = _until(self._find_leader)
+        time.sleep(1.0)  # its members still talk about their versions
+
+    def _start(self, member: str) -> None:
+        self._processes[member] = subprocess.Popen(
+            self._commands[member], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+    def stop(self) -> None:
+        for process in self._processes.values():
+            process.kill()
+            process.wait()
+
+    def _find_leader(self) -> str | None:
+        """One that says it leads, and takes a write."""
+        for member in self._commands:
+            status = _post(member, "/v3/maintenance/status", {})
+            if status.get("leader") == status["header"]["member_id"]:
+                _put(member, "ready")
+                return member
+        return None
+
+    def fail_over(self) -> float:
+        survivors = [member for member in self._commands if member != self._leader]
+        with ThreadPoolExecutor(len(survivors)) as pool:
+            killed_ns = time.monotonic_ns()
+            self._processes[self._leader].kill()
+            first_ns = min(pool.map(lambda survivor: _until(lambda: _put(survivor, "after")), survivors))
+        self._processes[self._leader].wait()
+        return (first_ns - killed_ns) / 1e6
+
+    def restart(self) -> float:
+        killed = self._leader
+        newest = str(time.monotonic_ns())
+        survivor = next(member for member in self._commands if member != killed)
+        _until(lambda: _put(survivor, newest))
+        began_ns = time.monotonic_ns()
+        self._start(killed)
+        read_ns = _until(lambda: time.monotonic_ns() if _get(killed) == newest else None)
+        self._leader = _until(self._find_leader)
+        return (read_ns - began_ns) / 1e6
 
     def measure(self, load: Load, seconds: float) -> Figure:
         if load.via not in ("client", "reads") or load.entries != 1:
@@ -102,14 +141,38 @@ class _Session:
         command += ["-op", "range" if load.via == "reads" else "put", "-clients", str(load.in_flight)]
         command += ["-connections", str(min(CONNECTIONS_MAX, max(1, load.in_flight // 8)))]
         command += ["-payload", str(load.payload_bytes), "-seconds", str(seconds)]
-        before_s = processor_s(self._ids)
+        ids = [process.pid for process in self._processes.values()]
+        before_s = processor_s(ids)
         answer = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
-        cpu_us = (processor_s(self._ids) - before_s) * 1e6 / max(1, answer["all"])
+        cpu_us = (processor_s(ids) - before_s) * 1e6 / max(1, answer["all"])
         return Figure(answer["per_s"], answer["p50_ms"], answer["p99_ms"], round(cpu_us, 2), answer["failed"])
 
 
-def _post(client: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    request = urllib.request.Request(client + path, data=json.dumps(body).encode())
-    with urllib.request.urlopen(request, timeout=2.0) as answer:
+def _until(find: Callable[[], Found | None]) -> Found:
+    """What is found at last, asked again and again; RuntimeError after ANSWER_S."""
+    deadline = time.monotonic() + ANSWER_S
+    while time.monotonic() < deadline:
+        with suppress(OSError, KeyError):
+            if (found := find()) is not None:
+                return found
+        time.sleep(PAUSE_S)
+    raise RuntimeError(f"etcd did not answer within {ANSWER_S:.0f} s")
+
+
+def _put(member: str, value: str) -> int:
+    """When it was done (CLOCK_MONOTONIC)."""
+    _post(member, "/v3/kv/put", {"key": KEY, "value": base64.b64encode(value.encode()).decode()})
+    return time.monotonic_ns()
+
+
+def _get(member: str) -> str:
+    """Linearizable."""
+    found: str = _post(member, "/v3/kv/range", {"key": KEY})["kvs"][0]["value"]
+    return base64.b64decode(found).decode()
+
+
+def _post(member: str, path: str, body: dict[str, str]) -> dict[str, Any]:
+    request = urllib.request.Request(member + path, data=json.dumps(body).encode())
+    with urllib.request.urlopen(request, timeout=REQUEST_S) as answer:
         found: dict[str, Any] = json.load(answer)
         return found

@@ -8,15 +8,17 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
-import subprocess
+import logging
+import queue
 import sys
 import threading
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
+from bench.cluster import Answer, Worker
 from bench.floor import percentile
 from bench.loads import Figure, Load
 from bench.processor import processor_s
@@ -32,16 +34,21 @@ PROFILES: Final[dict[str, dict[str, object]]] = {
 }
 """nobatch: its best with one request in flight. tuned: its best with many."""
 
-ROOT: Final = Path(__file__).resolve().parent.parent.parent
 START_S: Final = 20.0
 SETTLE_S: Final = 0.7
+
+PUT_S: Final = 0.005
+POLL_S: Final = 0.001
+"""How often a client asks whose leader died, and how often a node that was started again looks at its own state."""
+
+Command: TypeAlias = dict[str, Any]
 
 
 class PySyncObj:
     """Three nodes in memory."""
 
     def __init__(self, profile: Profile, nodes: int = 3) -> None:
-        self.profile = profile
+        self.profile: Profile = profile
         self.nodes = nodes
         self.name = f"PySyncObj ({profile})"
         missing = importlib.util.find_spec("pysyncobj") is None
@@ -50,65 +57,93 @@ class PySyncObj:
     @contextmanager
     def start(self, folder: Path) -> Generator[_Session]:
         addresses = [f"{host}:{port}" for host, port in free_addresses(self.nodes).values()]
-        setups = [
-            {"own": own, "others": [other for other in addresses if other != own], "profile": self.profile}
-            for own in addresses
-        ]
-        processes = [
-            subprocess.Popen(
-                [sys.executable, "-m", "bench.peers.pysyncobj", json.dumps(setup)],
-                cwd=ROOT,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-            )
-            for setup in setups
-        ]
+        session = _Session(addresses, self.profile)
         try:
-            yield _Session(processes)
+            session.start()
+            yield session
         finally:
-            for process in processes:
-                process.kill()
-                process.communicate()
+            session.stop()
 
 
 class _Session:
-    def __init__(self, processes: list[subprocess.Popen[str]]) -> None:
-        self._processes = processes
-        answers = [self._answer(process) for process in processes]
-        self._leader = next(p for p, answer in zip(processes, answers, strict=True) if answer["leads"])
+    """Nodes by their address."""
 
-    def _answer(self, process: subprocess.Popen[str]) -> dict[str, Any]:
-        assert process.stdout is not None, "stdout is a pipe"
-        line = process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"a node of PySyncObj ended with code {process.wait()}")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+    def __init__(self, addresses: list[str], profile: Profile) -> None:
+        self._addresses = addresses
+        self._profile = profile
+        self._nodes: dict[str, Worker] = {}
+        self._leader = ""
+
+    def start(self) -> None:
+        for address in self._addresses:
+            self._start(address)
+        for node in self._nodes.values():
+            node.answer()
+        self._leader = self._find_leader()
+        time.sleep(SETTLE_S)
+
+    def _start(self, own: str) -> Worker:
+        others = [address for address in self._addresses if address != own]
+        setup: dict[str, object] = {"own": own, "others": others, "profile": self._profile}
+        self._nodes[own] = node = Worker(self._addresses.index(own) + 1, setup, __name__)
+        return node
+
+    def stop(self) -> None:
+        for node in self._nodes.values():
+            node.kill()
+            node.stop()
+
+    def _find_leader(self) -> str:
+        """The leader's address, once all are ready and know it."""
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            statuses = [node.ask("status") for node in self._nodes.values()]
+            leaders = {status["leader"] for status in statuses}
+            if all(status["ready"] for status in statuses) and len(leaders) == 1:
+                leader = str(leaders.pop())
+                if leader in self._nodes:
+                    return leader
+            time.sleep(0.02)
+        raise TimeoutError(f"PySyncObj found no leader within {START_S:.0f} s")
 
     def measure(self, load: Load, seconds: float) -> Figure:
         if load.via != "node" or load.entries != 1:
             raise ValueError(f"PySyncObj is not driven by {load}")
-        assert self._leader.stdin is not None, "stdin is a pipe"
-        command = {
-            "in_flight": load.in_flight,
-            "payload_bytes": load.payload_bytes,
-            "seconds": seconds,
-        }
-        ids = [process.pid for process in self._processes]
+        fields = {"in_flight": load.in_flight, "payload_bytes": load.payload_bytes}
+        ids = [node.process.pid for node in self._nodes.values()]
         before_s = processor_s(ids)
-        self._leader.stdin.write(json.dumps(command) + "\n")
-        self._leader.stdin.flush()
-        answer = self._answer(self._leader)
+        answer = self._nodes[self._leader].ask("load", seconds=seconds, **fields)
         cpu_us = (processor_s(ids) - before_s) * 1e6 / max(1, answer["all"])
         return Figure(answer["per_s"], answer["p50_ms"], answer["p99_ms"], round(cpu_us, 2), answer["failed"])
+
+    def fail_over(self) -> float:
+        survivors = [node for address, node in self._nodes.items() if address != self._leader]
+        killed = self._nodes[self._leader]
+        killed_ns = time.monotonic_ns()
+        killed.kill()
+        for survivor in survivors:
+            survivor.tell("first_put")
+        first_ns = min(int(survivor.answer()["at_ns"]) for survivor in survivors)
+        killed.stop()
+        return (first_ns - killed_ns) / 1e6
+
+    def restart(self) -> float:
+        newest = str(time.monotonic_ns())
+        survivor = next(node for address, node in self._nodes.items() if address != self._leader)
+        survivor.ask("keep", value=newest)
+        began_ns = time.monotonic_ns()
+        restarted = self._start(self._leader)
+        restarted.tell("first_shown", value=newest)
+        restarted.answer()
+        shown_ns = int(restarted.answer()["at_ns"])
+        self._leader = self._find_leader()
+        return (shown_ns - began_ns) / 1e6
 
 
 # -- in a node's process
 
 
-def _load(register: Any, success: object, command: dict[str, Any]) -> dict[str, float]:
+def _load(register: Any, success: object, command: Command) -> Answer:
     payload = "x" * command["payload_bytes"]
     latencies: list[float] = []
     clock = time.perf_counter
@@ -149,25 +184,67 @@ def _load(register: Any, success: object, command: dict[str, Any]) -> dict[str, 
     }
 
 
+def _first_put(register: Any, success: object, _: Command) -> Answer:
+    """Put every PUT_S until one is done; when that was (CLOCK_MONOTONIC)."""
+    done_ns: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def finished(_: object, error: object) -> None:
+        if error == success:
+            done_ns.put(time.monotonic_ns())
+
+    while True:
+        register.put("x", callback=finished)
+        with suppress(queue.Empty):
+            return {"at_ns": done_ns.get(timeout=PUT_S)}
+
+
+def _keep(register: Any, _: object, command: Command) -> Answer:
+    register.keep(command["value"], sync=True, timeout=START_S)
+    return {}
+
+
+def _first_shown(register: Any, _: object, command: Command) -> Answer:
+    """When this node's own state machine has the value that was kept last (CLOCK_MONOTONIC)."""
+    while register.kept != command["value"]:
+        time.sleep(POLL_S)
+    return {"at_ns": time.monotonic_ns()}
+
+
+def _status(register: Any, _: object, __: Command) -> Answer:
+    return {"leader": str(register._getLeader()), "ready": bool(register.isReady())}
+
+
+DEEDS: Final = {
+    "load": _load,
+    "first_put": _first_put,
+    "keep": _keep,
+    "first_shown": _first_shown,
+    "status": _status,
+}
+
+
 def _main() -> None:
+    logging.disable()  # it warns of its own log all the time
     setup = json.loads(sys.argv[1])
     library: Any = importlib.import_module("pysyncobj")
 
     class Register(library.SyncObj):  # type: ignore[misc]
+        kept = ""
+
         @library.replicated  # type: ignore[untyped-decorator]
         def put(self, value: str) -> None:
             self.value = value
 
+        @library.replicated  # type: ignore[untyped-decorator]
+        def keep(self, value: str) -> None:
+            self.kept = value
+
     register: Any = Register(setup["own"], setup["others"], library.SyncObjConf(**PROFILES[setup["profile"]]))
-    deadline = time.monotonic() + START_S
-    while register._getLeader() is None or not register.isReady():
-        if time.monotonic() > deadline:
-            sys.exit("PySyncObj found no leader")
-        time.sleep(0.01)
-    time.sleep(SETTLE_S)
-    print(json.dumps({"leads": bool(register._isLeader())}), flush=True)
+    print(json.dumps({"started": setup["own"]}), flush=True)
     for line in sys.stdin:
-        print(json.dumps(_load(register, library.FAIL_REASON.SUCCESS, json.loads(line))), flush=True)
+        command = json.loads(line)
+        answer = DEEDS[command["do"]](register, library.FAIL_REASON.SUCCESS, command)
+        print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":
