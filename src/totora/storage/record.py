@@ -123,17 +123,19 @@ def read_record(data: memoryview, at: int, salt: int, segment: int, offset: int)
     return Record(known, offset, offset + end - at, synced, commit_index, payload)
 
 
-def find_record(data: bytes, start: int, salt: int, segment: int, base: int) -> Record | None:
+def find_record(
+    data: bytes, start: int, salt: int, segment: int, base: int, end: int | None = None
+) -> Record | None:
     """The next record with a sound header at or after `data[start]`, wherever it begins: what stands behind damage.
 
-    base: the offset of data[0] in the segment. The body of a batch may be torn: what its header states was true all the same.
+    end: it begins before this. base: the offset of data[0] in the segment. The body of a batch may be torn: what its header states was true all the same.
     """
     magic = struct.pack("<I", salt)
     view = memoryview(data)
-    at = data.find(magic, start)
+    at = data.find(magic, start, end)
     while at >= 0:
         record = read_record(view, at, salt, segment, base + at)
         if record is not None:
             return record
-        at = data.find(magic, at + 1)
+        at = data.find(magic, at + 1, end)
     return None

@@ -39,6 +39,9 @@ from .segment import (
 
 __all__ = ["Extent", "Found", "Tail", "recover", "sound_records"]
 
+_ZEROS: Final = bytes(64 << 10)
+_SALT_BYTES: Final = 4
+
 TAIL_BYTES_MAX: Final = 4 << 20
 SETTLE_BATCHES: Final = 1_024
 """Of so many batches the summary remembers no more how to take them back, if they are committed."""
@@ -271,7 +274,8 @@ def _scan_newest(disk: Disk, extent: Extent) -> tuple[Scan, Tail]:
     data = _read_records(disk, extent)
     header = extent.header
     records, end = sound_records(data, header)
-    behind = find_record(data, end - FIRST_RECORD, header.salt, header.number, FIRST_RECORD)
+    filled = _filled(data)
+    behind = find_record(data, end - FIRST_RECORD, header.salt, header.number, FIRST_RECORD, filled)
     while behind is not None:
         if behind.synced > end:
             raise StorageError(
@@ -281,19 +285,27 @@ def _scan_newest(disk: Disk, extent: Extent) -> tuple[Scan, Tail]:
                 f"cut; {REPLACE_NODE}",
             )
         start = behind.offset + 1 - FIRST_RECORD
-        behind = find_record(data, start, header.salt, header.number, FIRST_RECORD)
+        behind = find_record(data, start, header.salt, header.number, FIRST_RECORD, filled)
     extent.end = end
     vouched = max((record.synced for record, _ in records), default=FIRST_RECORD)
     believed = data[vouched - FIRST_RECORD : end - FIRST_RECORD]
-    torn_bytes = max(0, _last_trace(data, header) + FIRST_RECORD - end)
+    torn_bytes = max(0, _last_trace(data, header, filled) + FIRST_RECORD - end)
     return records, Tail(vouched, believed, torn_bytes)
 
 
-def _last_trace(data: bytes, header: SegmentHeader) -> int:
+def _last_trace(data: bytes, header: SegmentHeader, filled: int) -> int:
     """Behind the last place where a record of this segment may begin, sound or not."""
-    salt = header.salt.to_bytes(4, "little")
-    at = data.rfind(salt)
+    salt = header.salt.to_bytes(_SALT_BYTES, "little")
+    at = data.rfind(salt, 0, filled)
     return at + len(salt) if at >= 0 else 0
+
+
+def _filled(data: bytes) -> int:
+    """Where no record begins any more, for only zeros follow: to look for one takes many times as long as this."""
+    end = len(data)
+    while data.endswith(_ZEROS, 0, end):
+        end -= len(_ZEROS)
+    return min(len(data), end + _SALT_BYTES)  # The salt itself may end with a zero.
 
 
 def _scan_older(disk: Disk, extent: Extent, successor: SegmentHeader) -> Scan:

@@ -162,11 +162,11 @@ class WriteAheadLog:
         self._marked = True
 
     def _tidy(self, unused: Sequence[str]) -> None:
-        """Remove what a crash left behind; keep one file to use again."""
+        """Remove what a crash left behind; keep one file to use again, or take the room for one: filling it can wait."""
         self._reserve.find()
         for name in unused:
             self._reserve.recycle(name)
-        while not self._reserve.ready:
+        if not self._reserve.ready:
             self._reserve.extend()
 
     # -- failing
