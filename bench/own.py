@@ -9,7 +9,7 @@ from typing import Final
 
 from bench.cluster import Cluster, Worker, running
 from bench.loads import Figure, Load
-from bench.processor import processor_s
+from bench.processor import forget_peaks, peak_mib, processor_s
 
 __all__ = ["Totora"]
 
@@ -57,6 +57,7 @@ class _Session:
         }
         driver.ask("load", seconds=WARM_S, **fields)
         ids = [worker.process.pid for worker in self.cluster.workers.values()]
+        forget_peaks(ids)
         before_s = processor_s(ids)
         answer = driver.ask("load", seconds=seconds, **fields)
         cpu_us = (processor_s(ids) - before_s) * 1e6 / max(1, answer["commits"])
@@ -66,4 +67,5 @@ class _Session:
             answer["p99_ms"] or 0.0,
             round(cpu_us, 2),
             answer["failures"],
+            peak_mib(ids),
         )

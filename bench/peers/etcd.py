@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.loads import Figure, Load
-from bench.processor import processor_s
+from bench.processor import forget_peaks, peak_mib, processor_s
 from totora.cli.demo_cluster import free_addresses
 
 __all__ = ["Etcd"]
@@ -102,10 +102,18 @@ class _Session:
         command += ["-op", "range" if load.via == "reads" else "put", "-clients", str(load.in_flight)]
         command += ["-connections", str(min(CONNECTIONS_MAX, max(1, load.in_flight // 8)))]
         command += ["-payload", str(load.payload_bytes), "-seconds", str(seconds)]
+        forget_peaks(self._ids)
         before_s = processor_s(self._ids)
         answer = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
         cpu_us = (processor_s(self._ids) - before_s) * 1e6 / max(1, answer["all"])
-        return Figure(answer["per_s"], answer["p50_ms"], answer["p99_ms"], round(cpu_us, 2), answer["failed"])
+        return Figure(
+            answer["per_s"],
+            answer["p50_ms"],
+            answer["p99_ms"],
+            round(cpu_us, 2),
+            answer["failed"],
+            peak_mib(self._ids),
+        )
 
 
 def _post(client: str, path: str, body: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from bench.floor import percentile
 from bench.loads import Figure, Load
-from bench.processor import processor_s
+from bench.processor import forget_peaks, peak_mib, processor_s
 from totora.cli.demo_cluster import free_addresses
 
 __all__ = ["PySyncObj"]
@@ -97,12 +97,20 @@ class _Session:
             "seconds": seconds,
         }
         ids = [process.pid for process in self._processes]
+        forget_peaks(ids)
         before_s = processor_s(ids)
         self._leader.stdin.write(json.dumps(command) + "\n")
         self._leader.stdin.flush()
         answer = self._answer(self._leader)
         cpu_us = (processor_s(ids) - before_s) * 1e6 / max(1, answer["all"])
-        return Figure(answer["per_s"], answer["p50_ms"], answer["p99_ms"], round(cpu_us, 2), answer["failed"])
+        return Figure(
+            answer["per_s"],
+            answer["p50_ms"],
+            answer["p99_ms"],
+            round(cpu_us, 2),
+            answer["failed"],
+            peak_mib(ids),
+        )
 
 
 # -- in a node's process
