@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 
 from totora.cli.demo_cluster import free_addresses
 
-__all__ = ["Cluster", "Worker", "running"]
+__all__ = ["Answer", "Cluster", "Worker", "running"]
 
 ANSWER_S: Final = 60.0
 """How long an answer may take, beyond what a command takes by itself: only a hang gets there."""
@@ -36,10 +36,12 @@ class Worker:
         transport: str = "tcp",
         *,
         channels: bool = False,
+        loss: float = 0.0,
     ) -> None:
         self.id = id
         folder = None if data_dir is None else str(data_dir)
-        setup = {"id": id, "nodes": nodes, "data_dir": folder, "transport": transport, "channels": channels}
+        setup = {"id": id, "nodes": nodes, "data_dir": folder, "transport": transport}
+        setup |= {"channels": channels, "loss": loss}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "bench.worker", json.dumps(setup)],
             cwd=ROOT,
@@ -93,20 +95,29 @@ class Worker:
 
 
 class Cluster:
-    """Workers by id; without a folder they keep nothing on disk."""
+    """Workers by id; without a folder they keep nothing on disk. loss: the share of datagrams that each of them drops."""
 
     def __init__(
-        self, count: int, folder: Path | None, transport: str = "tcp", *, channels: bool = False
+        self,
+        count: int,
+        folder: Path | None,
+        transport: str = "tcp",
+        *,
+        channels: bool = False,
+        loss: float = 0.0,
     ) -> None:
         self.folder = folder
         self.transport = transport
         self.channels = channels
+        self.loss = loss
         self.nodes = free_addresses(count)
         self.workers: dict[int, Worker] = {}
 
     def start(self, id: int) -> Worker:
         data_dir = self.folder / f"node{id}" if self.folder else None
-        self.workers[id] = worker = Worker(id, self.nodes, data_dir, self.transport, channels=self.channels)
+        self.workers[id] = worker = Worker(
+            id, self.nodes, data_dir, self.transport, channels=self.channels, loss=self.loss
+        )
         return worker
 
     def client(self, id: int) -> Worker:
@@ -143,10 +154,15 @@ class Cluster:
 
 @contextmanager
 def running(
-    count: int, folder: Path | None, *, transport: str = "tcp", channels: bool = False
+    count: int,
+    folder: Path | None,
+    *,
+    transport: str = "tcp",
+    channels: bool = False,
+    loss: float = 0.0,
 ) -> Generator[Cluster]:
     """A started cluster of `count` nodes; stopped at the end, whatever happens."""
-    cluster = Cluster(count, folder, transport, channels=channels)
+    cluster = Cluster(count, folder, transport, channels=channels, loss=loss)
     try:
         cluster.start_all()
         yield cluster

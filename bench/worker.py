@@ -20,6 +20,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from bench.floor import percentile
+from bench.lossy import lossy_ports
 from totora import Address, AppendRequest, Ok, RaftError, RaftNode, Settings
 from totora.aio import Client, Node
 from totora.aio.face import Face
@@ -177,7 +178,9 @@ async def commands() -> asyncio.StreamReader:
 
 async def main(setup: Command, nodes: dict[int, Address], settings: Settings) -> None:
     if setup["id"]:
-        node = Node(setup["id"], nodes, entry_type=bytes, data_dir=setup["data_dir"], settings=settings)
+        data_dir, loss = setup["data_dir"], setup["loss"]
+        ports = partial(lossy_ports, data_dir, loss, setup["id"]) if loss else None
+        node = Node(setup["id"], nodes, entry_type=bytes, data_dir=data_dir, settings=settings, ports=ports)
         async with node:
             await obey(node)
     else:
