@@ -87,14 +87,21 @@ class Worker:
 
 
 class Cluster:
-    """Workers by id; without a folder they keep nothing on disk."""
+    """Workers by id; without a folder they keep nothing on disk. loss: the share of datagrams that each of them drops."""
 
     def __init__(
-        self, count: int, folder: Path | None, transport: str = "tcp", *, channels: bool = False
+        self,
+        count: int,
+        folder: Path | None,
+        transport: str = "tcp",
+        *,
+        channels: bool = False,
+        loss: float = 0.0,
     ) -> None:
         self.folder = folder
         self.transport = transport
         self.channels = channels
+        self.loss = loss
         self.nodes = free_addresses(count)
         self.workers: dict[int, Worker] = {}
 
@@ -105,6 +112,7 @@ class Cluster:
             "data_dir": str(self.folder / f"node{id}") if self.folder else None,
             "transport": self.transport,
             "channels": self.channels,
+            "loss": self.loss,
         }
         self.workers[id] = worker = Worker(id, setup)
         return worker
@@ -144,10 +152,15 @@ class Cluster:
 
 @contextmanager
 def running(
-    count: int, folder: Path | None, *, transport: str = "tcp", channels: bool = False
+    count: int,
+    folder: Path | None,
+    *,
+    transport: str = "tcp",
+    channels: bool = False,
+    loss: float = 0.0,
 ) -> Generator[Cluster]:
     """A started cluster of `count` nodes; stopped at the end, whatever happens."""
-    cluster = Cluster(count, folder, transport, channels=channels)
+    cluster = Cluster(count, folder, transport, channels=channels, loss=loss)
     try:
         cluster.start_all()
         yield cluster

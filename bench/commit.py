@@ -1,9 +1,10 @@
-"""Durable commits per second: three node processes on loopback, a closed loop in the leader's process.
+"""Durable commits per second: node processes on loopback, a closed loop in the leader's process.
 
-    python -m bench.commit --in-flight 1,64,1024 --payload 16,256 --seconds 2.5 [--nodes 3]
+    python -m bench.commit --in-flight 1,64,1024 --payload 16,256 --seconds 2.5 [--nodes 1,3,5]
 
 One JSON line a figure. `floor_us` is a loopback round trip plus an fdatasync with as many writers as nodes, of the same
-run, before and after it; `p50_to_floor` is the ratio that travels from machine to machine.
+run, before and after it; `p50_to_floor` is the ratio that travels from machine to machine. `cpu_us` is processor time of
+all nodes for each commit, `cpu_us_a_node` its share of one node; `peak_mib` the most that any node had in memory.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from bench import floor
 from bench.cluster import running
 from bench.folders import scratch
+from bench.processor import forget_peaks, peak_mib, processor_s
 
 __all__ = ["main", "measure"]
 
@@ -36,14 +38,27 @@ def measure(
     figures: list[dict[str, object]] = []
     with running(nodes, None if volatile else folder) as cluster:
         leader = cluster.leader()
+        ids = [worker.process.pid for worker in cluster.workers.values()]
         for payload_bytes in payloads:
             for in_flight in in_flights:
                 fields = {"payload_bytes": payload_bytes, "in_flight": in_flight}
                 leader.ask("load", seconds=min(0.5, seconds / 4), **fields)  # warm
-                target = str(profile / f"{payload_bytes}B-{in_flight}.prof") if profile else None
+                target = str(profile / f"{nodes}-{payload_bytes}B-{in_flight}.prof") if profile else None
+                forget_peaks(ids)
+                before_s = processor_s(ids)
                 answer = leader.ask("load", seconds=seconds, profile=target, **fields)
+                cpu_us = (processor_s(ids) - before_s) * 1e6 / max(1, answer["commits"])
                 figures.append(
-                    {"bench": "commit", "nodes": nodes, "durable": not volatile, **fields, **answer}
+                    {
+                        "bench": "commit",
+                        "nodes": nodes,
+                        "durable": not volatile,
+                        **fields,
+                        **answer,
+                        "cpu_us": round(cpu_us, 2),
+                        "cpu_us_a_node": round(cpu_us / nodes, 2),
+                        "peak_mib": peak_mib(ids),
+                    }
                 )
     floors.append(floor.measure(floor_s, nodes, folder))
     floor_us = round(statistics.mean(each.floor_us for each in floors), 1)
@@ -65,7 +80,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--in-flight", type=numbers, default=[1, 64, 1024])
     parser.add_argument("--payload", type=numbers, default=[16, 256], help="bytes of an entry")
     parser.add_argument("--seconds", type=float, default=2.5, help="of each figure")
-    parser.add_argument("--nodes", type=int, default=3)
+    parser.add_argument("--nodes", type=numbers, default=[3], help="of each cluster")
     parser.add_argument("--folder", type=Path, help="on the disk to be measured (default: under build/)")
     parser.add_argument("--volatile", action="store_true", help="without disks: what the rest costs")
     parser.add_argument(
@@ -75,16 +90,17 @@ def main(arguments: list[str] | None = None) -> None:
     if options.profile:
         options.profile = options.profile.resolve()
         options.profile.mkdir(parents=True, exist_ok=True)
-    with scratch(options.folder) as folder:
-        figures = measure(
-            options.in_flight,
-            options.payload,
-            options.seconds,
-            options.nodes,
-            folder,
-            volatile=options.volatile,
-            profile=options.profile,
-        )
+    for nodes in options.nodes:
+        with scratch(options.folder) as folder:
+            figures = measure(
+                options.in_flight,
+                options.payload,
+                options.seconds,
+                nodes,
+                folder,
+                volatile=options.volatile,
+                profile=options.profile,
+            )
         for figure in figures:
             print(json.dumps(figure), flush=True)
 

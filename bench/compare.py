@@ -75,6 +75,9 @@ MEASURES: Final = (
     Measure("5 nodes", _node(16, 1024), "totora", "per_s", 0.6, "totora, 5 nodes"),
     Measure("7 nodes", _node(16, 1024), "totora", "per_s", 0.4, "totora, 7 nodes"),
     Measure("JSON over UDP", _node(16, 1024), "totora", "per_s", 0.2, "totora (udp)"),
+    Measure(
+        "JSON over UDP, 1 % lost", _node(16, 1024), "totora (udp)", "per_s", 0.7, "totora (udp, 1 % lost)"
+    ),
 )
 
 SIZES: Final = tuple(_node(size, in_flight) for size in (16, 256, 4096, 65536) for in_flight in (1, 64, 1024))
@@ -132,6 +135,7 @@ def _systems() -> dict[str, System]:
         "totora, 5 nodes": Totora(5),
         "totora, 7 nodes": Totora(7),
         "totora (udp)": Totora(transport="udp"),
+        "totora (udp, 1 % lost)": Totora(transport="udp", loss=0.01),
         "totora (channels)": Totora(channels=True),
     }
 

@@ -31,13 +31,16 @@ class Load(msgspec.Struct, frozen=True):
 
 
 class Figure(msgspec.Struct, frozen=True):
-    """per_s: entries, or reads. cpu_us: processor time of all nodes together for each. failed: requests without success."""
+    """per_s: entries, or reads. cpu_us: processor time of all nodes together for each. failed: requests without success.
+    memory_mib: the most that any node's process had in memory during the load.
+    """
 
     per_s: float
     p50_ms: float
     p99_ms: float
     cpu_us: float = 0.0
     failed: int = 0
+    memory_mib: float = 0.0
 
 
 class Session(Protocol):

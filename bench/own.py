@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from bench.checks import require_all
 from bench.cluster import Cluster, Worker, running
 from bench.loads import Figure, Load
-from bench.processor import processor_s
+from bench.processor import forget_peaks, peak_mib, processor_s
 
 __all__ = ["Totora"]
 
@@ -20,19 +21,27 @@ BEFORE_KILL_S: Final = 0.3
 
 
 class Totora:
-    """Nodes with their data on disk, default settings but for the transport."""
+    """Nodes with their data on disk, default settings but for the transport.
+
+    loss: the share of datagrams between nodes that is dropped; then a load must lose nothing all the same.
+    """
 
     why_not = ""
 
-    def __init__(self, nodes: int = 3, transport: str = "tcp", *, channels: bool = False) -> None:
+    def __init__(
+        self, nodes: int = 3, transport: str = "tcp", *, channels: bool = False, loss: float = 0.0
+    ) -> None:
         self.nodes = nodes
         self.transport = transport
         self.channels = channels
+        self.loss = loss
         self.name = "totora" if transport == "tcp" else f"totora ({transport})"
 
     @contextmanager
     def start(self, folder: Path) -> Generator[_Session]:
-        with running(self.nodes, folder, transport=self.transport, channels=self.channels) as cluster:
+        with running(
+            self.nodes, folder, transport=self.transport, channels=self.channels, loss=self.loss
+        ) as cluster:
             yield _Session(cluster)
 
 
@@ -84,13 +93,18 @@ class _Session:
         }
         driver.ask("load", seconds=WARM_S, **fields)
         ids = [worker.process.pid for worker in self.cluster.workers.values()]
+        before = self.cluster.leader().ask("status") if self.cluster.loss else None
+        forget_peaks(ids)
         before_s = processor_s(ids)
         answer = driver.ask("load", seconds=seconds, **fields)
         cpu_us = (processor_s(ids) - before_s) * 1e6 / max(1, answer["commits"])
+        if before:
+            require_all(self.cluster, before, answer)
         return Figure(
             answer["commits_per_s"],
             answer["p50_ms"] or 0.0,
             answer["p99_ms"] or 0.0,
             round(cpu_us, 2),
             answer["failures"],
+            peak_mib(ids),
         )

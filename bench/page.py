@@ -68,19 +68,20 @@ def _measures(found: list[Outcome]) -> list[str]:
 
 def _sizes(results: Results) -> list[str]:
     rows = [
-        "| totora, three nodes | in flight | entries/s | p50 | p99 | processor time each |",
-        "|---|---|---|---|---|---|",
+        "| totora, three nodes | in flight | entries/s | p50 | p99 | processor time each | peak memory |",
+        "|---|---|---|---|---|---|---|",
     ]
     by_size = sorted(results.figures.items(), key=lambda one: (one[0][1].payload_bytes, one[0][1].in_flight))
     for (system, load), figures in by_size:
         if system == "totora" and load.via == "node":
-            per_s, p50, p99, cpu = (
+            per_s, p50, p99, cpu, memory = (
                 statistics.median([getattr(figure, what) for figure in figures])
-                for what in ("per_s", "p50_ms", "p99_ms", "cpu_us")
+                for what in ("per_s", "p50_ms", "p99_ms", "cpu_us", "memory_mib")
             )
             size = str(load).split(", ")[1]
             rows.append(
-                f"| {size} | {load.in_flight:,} | {per_s:,.0f} | {p50:.2f} ms | {p99:.1f} ms | {cpu:,.1f} us |"
+                f"| {size} | {load.in_flight:,} | {per_s:,.0f} | {p50:.2f} ms | {p99:.1f} ms | {cpu:,.1f} us "
+                f"| {memory:,.0f} MiB |"
             )
     return rows
 

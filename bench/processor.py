@@ -1,4 +1,4 @@
-"""Processor time of other processes, as the kernel counts it."""
+"""Processor time and memory of other processes, as the kernel counts them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-__all__ = ["peak_memory_bytes", "processor_s"]
+__all__ = ["forget_peaks", "peak_memory_bytes", "peak_mib", "processor_s"]
 
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
@@ -22,8 +22,19 @@ def processor_s(ids: Iterable[int]) -> float:
 
 
 def peak_memory_bytes(id: int) -> int:
-    """The most that the process ever had in memory."""
+    """The most that the process had in memory since it began, or since `forget_peaks`."""
     for line in Path(f"/proc/{id}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) << 10
     return 0
+
+
+def forget_peaks(ids: Iterable[int]) -> None:
+    """Let the peak of each process be what it has in memory now (proc_pid_clear_refs(5)). Raises OSError."""
+    for id in ids:
+        Path(f"/proc/{id}/clear_refs").write_text("5")
+
+
+def peak_mib(ids: Iterable[int]) -> float:
+    """The largest of the peaks of these processes, MiB."""
+    return round(max(map(peak_memory_bytes, ids)) / (1 << 20), 1)

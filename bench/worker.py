@@ -22,6 +22,7 @@ import msgspec
 
 from bench.ceiling import Ceiling
 from bench.floor import percentile
+from bench.lossy import lossy_ports
 from totora import Address, AppendRequest, Ok, RaftError, RaftNode, Settings
 from totora.aio import Client, Node
 from totora.aio.face import Face
@@ -204,9 +205,12 @@ async def main(setup: Command, nodes: dict[int, Address], settings: Settings) ->
         if setup["transport"] == "ceiling":
             async with Ceiling(setup["id"], nodes, Path(folder)) as ceiling:
                 await obey(ceiling)
-        else:
-            async with Node(setup["id"], nodes, entry_type=bytes, data_dir=folder, settings=settings) as node:
-                await obey(node)
+            return
+        loss = setup["loss"]
+        ports = partial(lossy_ports, folder, loss, setup["id"]) if loss else None
+        node = Node(setup["id"], nodes, entry_type=bytes, data_dir=folder, settings=settings, ports=ports)
+        async with node:
+            await obey(node)
     else:
         async with Client(nodes, entry_type=bytes) as client:
             await obey(client)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from bench.loads import Figure, Load
-from bench.processor import processor_s
+from bench.processor import forget_peaks, peak_mib, processor_s
 from totora.cli.demo_cluster import free_addresses
 
 __all__ = ["Etcd"]
@@ -142,10 +142,18 @@ class _Session:
         command += ["-connections", str(min(CONNECTIONS_MAX, max(1, load.in_flight // 8)))]
         command += ["-payload", str(load.payload_bytes), "-seconds", str(seconds)]
         ids = [process.pid for process in self._processes.values()]
+        forget_peaks(ids)
         before_s = processor_s(ids)
         answer = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
         cpu_us = (processor_s(ids) - before_s) * 1e6 / max(1, answer["all"])
-        return Figure(answer["per_s"], answer["p50_ms"], answer["p99_ms"], round(cpu_us, 2), answer["failed"])
+        return Figure(
+            answer["per_s"],
+            answer["p50_ms"],
+            answer["p99_ms"],
+            round(cpu_us, 2),
+            answer["failed"],
+            peak_mib(ids),
+        )
 
 
 def _until(find: Callable[[], Found | None]) -> Found:
