@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import sys
 from collections.abc import Iterable
@@ -161,6 +162,8 @@ def compare(rounds: int, seconds: float, folder: Path) -> Results:
             with system.start(place) as session:
                 for load in _loads(name):
                     results.figures.setdefault((name, load), []).append(session.measure(load, seconds))
+            # What is kept takes memory for its pages, from all that follow.
+            shutil.rmtree(place)
     return results
 
 
