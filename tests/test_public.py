@@ -32,6 +32,7 @@ from totora.errors import (
     RangeTooLarge,
     SessionExpired,
     StorageError,
+    TransferFailed,
     Unavailable,
 )
 
@@ -60,6 +61,7 @@ EXAMPLES: Final[list[RaftError]] = [
     CommandFailed(7, KeyError()),
     QueryFailed(LookupError("no such account")),
     DecodeFailed(7, "not valid text"),
+    TransferFailed("node 2 cannot be reached"),
     ConfigurationError("nodes lists no node"),
     StorageError("data/1/segment", None, "no space is left"),
     StorageError("data/1/segment", 4_096, "the checksum does not match"),

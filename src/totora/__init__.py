@@ -35,6 +35,7 @@ from .errors import (
     RangeTooLarge,
     SessionExpired,
     StorageError,
+    TransferFailed,
     Unavailable,
 )
 from .session.requests import (
@@ -99,6 +100,7 @@ __all__ = [
     "SessionExpired",
     "Settings",
     "StorageError",
+    "TransferFailed",
     "Term",
     "Unavailable",
     "append_request",

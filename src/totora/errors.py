@@ -9,6 +9,7 @@
         SessionExpired
       CommandFailed           the state machine raised for a command, on every node alike; the log goes on
       QueryFailed             the state machine raised for a query
+      TransferFailed          the leadership was not handed over as asked
       DecodeFailed            an entry in the log is not of the entry type
       ConfigurationError      settings, addresses, directories: fix and start again
       StorageError            the disk failed: this node stops
@@ -44,6 +45,7 @@ __all__ = [
     "RangeTooLarge",
     "SessionExpired",
     "StorageError",
+    "TransferFailed",
     "Unavailable",
 ]
 
@@ -182,6 +184,14 @@ def _told(error: Exception) -> str:
     except Exception:  # what went wrong must not go wrong again where it is told
         text = ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+class TransferFailed(RaftError):
+    """The leadership was not handed over as it was asked for; `why`, as a sentence. Nothing is lost by it."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the leadership was not handed over: {why}")
+        self.why = why
 
 
 class DecodeFailed(RaftError):

@@ -32,7 +32,10 @@ from totora.core.messages import (
     ReadRejected,
     RequestPreVote,
     RequestRead,
+    RequestTransfer,
     RequestVote,
+    TimeoutNow,
+    TransferRejected,
     VoteAccepted,
     VoteRejected,
 )
@@ -334,7 +337,7 @@ class Cluster:
                 assert disk.hard_state.current_term >= message.term, (
                     "a term is durable before it is spoken of"
                 )
-            case AppendEntries() | RequestPreVote() | PreVoteAccepted() | PreVoteRejected():
+            case AppendEntries() | RequestPreVote() | PreVoteAccepted() | PreVoteRejected() | TimeoutNow():
                 pass
             case (
                 Propose()
@@ -343,6 +346,8 @@ class Cluster:
                 | RequestRead()
                 | ReadAccepted()
                 | ReadRejected()
+                | RequestTransfer()
+                | TransferRejected()
             ):
                 raise AssertionError("the core does not speak for the session layer")
 
@@ -423,9 +428,7 @@ class Cluster:
         if envelope.to in self.down or (envelope.sender, envelope.to) in self.cut:
             return
         message = envelope.message
-        assert not isinstance(
-            message, Propose | ProposeAccepted | ProposeRejected | RequestRead | ReadAccepted | ReadRejected
-        )
+        assert isinstance(message, ev.ConsensusMessage), "the session layer's are not the core's"
         self.step(envelope.to, ev.Received(envelope.sender, message))
 
     def drop(self, unwanted: Callable[[Envelope], bool] = lambda envelope: True) -> list[Envelope]:

@@ -13,13 +13,15 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Final
 
-from . import elections, reads, replication, sessions, storage
+from . import elections, reads, replication, sessions, storage, transfers
 from .bug import Bug
 
 __all__ = ["BUGS", "LIKELY", "Bug", "planted"]
 
 BUGS: Final[Mapping[str, Bug]] = {
-    bug.name: bug for layer in (elections, replication, reads, sessions, storage) for bug in layer.BUGS
+    bug.name: bug
+    for layer in (elections, transfers, replication, reads, sessions, storage)
+    for bug in layer.BUGS
 }
 """All of them, by name."""
 

@@ -125,9 +125,9 @@ BUGS: Final = (
         [
             (
                 election._campaign,
-                "state.role = role.stand(state.election_deadline())",
+                "state.role = candidate",
                 (
-                    "state.role = candidate = role.stand(state.election_deadline())\n"
+                    "state.role = candidate\n"
                     "    candidate.votes.granted.add(state.id)\n"
                     "    _count_votes(state, candidate)"
                 ),
@@ -157,8 +157,8 @@ BUGS: Final = (
         [
             (
                 election._ask_vote,
-                "RequestVote(state.current_term, state.id, log.last_index, log.last_term)",
-                "RequestVote(state.current_term, state.id, state.commit_index, log.last_term)",
+                "RequestVote(state.current_term, state.id, log.last_index, log.last_term, candidate.transfer)",
+                "RequestVote(state.current_term, state.id, state.commit_index, log.last_term, candidate.transfer)",
             )
         ],
     ),

@@ -185,6 +185,30 @@ def test_partial_partition() -> None:
             assert f"through {between}" in cluster.values(between)
 
 
+def test_stalled_disk_leader() -> None:
+    """The leader's disk stands still, its heartbeats would go on. It gives way within an election timeout.
+
+    What it took the others hold, so it is kept; they go on without it, and it follows when its disk moves again.
+    """
+    with Cluster(3, seed=11) as cluster:
+        old = cluster.start().leader()
+        cluster.settle().advance(1)
+        cluster.host(old).writer.stall()
+        asked = cluster.spawn(proposing("kept"), at=old)
+        cluster.expect(
+            lambda: cluster.role(old) != "leader",
+            "it gives way within an election timeout",
+            within=Settings().election_max_s,
+        )
+        new = cluster.leader()
+        assert new != old
+        cluster.propose("later", at=new)
+        cluster.host(old).writer.resume()
+        assert asked.result().value == "kept"
+        cluster.settle()
+        assert cluster.values(old) == ["kept", "later"]
+
+
 def test_wiped_node_returns() -> None:
     """An entry stands on the leader and on a disk that is lost. The empty disk may not help to elect who lacks the entry."""
     with Cluster(3, seed=9) as cluster:

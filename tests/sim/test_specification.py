@@ -116,6 +116,25 @@ def votes_without_being_asked(records: list[Record]) -> None:
 
 
 @tampering
+def hands_over_without_leading(records: list[Record]) -> None:
+    step = next(step for step in steps(records) if step.role == "follower")
+    step.sent.append((6 - step.node, {"type": "TimeoutNow", "term": step.term, "leader_id": step.node}))
+
+
+@tampering
+def hands_over_to_whoever_lacks_entries(records: list[Record]) -> None:
+    step = next(step for step in steps(records, "proposed") if step.role == "leader" and step.wrote)
+    step.sent.append((1 + step.node % 3, {"type": "TimeoutNow", "term": step.term, "leader_id": step.node}))
+
+
+@tampering
+def claims_the_leaders_consent(records: list[Record]) -> None:
+    step = next(step for step in steps(records) if step.role == "candidate" and step.sent)
+    for _, message in step.sent:
+        message["transfer"] = True
+
+
+@tampering
 def falls_back_a_term(records: list[Record]) -> None:
     next(step for step in steps(records) if step.term > 1).term -= 1
 

@@ -259,7 +259,14 @@ def test_a_person_can_read_what_nodes_say() -> None:
     assert {"RequestPreVote", "RequestVote", "VoteAccepted", "AppendEntries", "AppendAccepted"} <= set(
         by_type
     )
-    assert set(by_type["RequestVote"]) == {"type", "term", "candidate_id", "last_log_index", "last_log_term"}
+    assert set(by_type["RequestVote"]) == {
+        "type",
+        "term",
+        "candidate_id",
+        "last_log_index",
+        "last_log_term",
+        "transfer",
+    }
     assert set(by_type["AppendEntries"]) == {
         "type",
         "term",

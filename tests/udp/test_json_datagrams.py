@@ -41,6 +41,8 @@ def example(kind: type[Any], number: int) -> Any:
         "batches": (batch(), batch(first_index=2)),
         "reason": "overloaded",
         "appended": True,
+        "transfer": True,
+        "why": "so",
     }
     return kind(**values, **{name: others[name] for name in others if name in kind.__struct_fields__})
 
@@ -81,6 +83,7 @@ def test_a_datagram_is_one_json_text_with_the_papers_names() -> None:
         "candidate_id": 2,
         "last_log_index": 7,
         "last_log_term": 4,
+        "transfer": False,
     }
 
 

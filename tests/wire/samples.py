@@ -68,11 +68,13 @@ _STATUS: Final = NodeStatus(
 )
 
 SAMPLES: Final[tuple[WireMessage, ...]] = (
-    m.RequestVote(4, 2, 10, 3),
+    m.RequestVote(4, 2, 10, 3, True),
     m.RequestPreVote(5, 2, 10, 3),
     m.AppendEntries(4, 1, 7, 3, 6, 12, _BATCHES),
     m.Propose(99, 0x1234, 5, 2, 6, 5_000_000_000, join_payloads([b"one", b""]), 8, 3),
     m.RequestRead(98),
+    m.TimeoutNow(4, 1),
+    m.RequestTransfer(94, 2),
     m.VoteAccepted(4, None),
     m.VoteRejected(4, 1),
     m.PreVoteAccepted(5, None),
@@ -83,10 +85,13 @@ SAMPLES: Final[tuple[WireMessage, ...]] = (
     m.ProposeRejected(4, None, 99, "mismatch", True, 8, 3),
     m.ReadAccepted(4, 1, 98, 9),
     m.ReadRejected(4, None, 98, "overloaded"),
+    m.TransferRejected(4, 1, 94, "node 2 is no voter"),
     c.ReadRanges(97, 5_000_000_000, (1, 10, 12, 12)),
     c.RangesRead(97, 9, 1, _BATCHES),
     c.RequestStatus(96),
     c.StatusReport(96, _STATUS),
+    c.HandOver(93, 5_000_000_000, 2),
+    c.HandedOver(93, 2),
     c.RequestFailed(95, "out_of_range", "ask within them", 1, 9, 3),
 )
 

@@ -27,9 +27,11 @@ from ..errors import (
 from ..ports import Ports, Timer
 from ..session.proposals import Proposals
 from ..session.units import Appended, Lot, ResolvePart
-from ..types import FAR_NS, Address, LogIndex, NodeStatus, Term
+from ..types import FAR_NS, Address, LogIndex, NodeId, NodeStatus, Term
 from ..wire import codec
 from ..wire.client import (
+    HandedOver,
+    HandOver,
     RangesRead,
     RequestFailed,
     RequestStatus,
@@ -45,6 +47,9 @@ from .ranges import Ranges, ResolveRanges
 __all__ = ["ClientLink"]
 
 R = TypeVar("R")
+
+_ONLY_ID: Final = 1
+"""Of a question that has a stream to itself."""
 
 ATTEMPT_NS: Final = 1_000_000_000
 """A node that does not welcome, confirm a read or answer at all within this is left for the next one."""
@@ -211,7 +216,29 @@ class ClientLink:
     async def status(self, address: Address, timeout_s: float) -> NodeStatus | RaftError:
         """What the node at `address` says of itself, or why it says nothing. Raises NodeStopped."""
         self._check_open()
-        return await probe(self._ports, round(timeout_s * 1e9), address, Greeting(b""))
+        question = RequestStatus(_ONLY_ID)
+        answer = await probe(self._ports, round(timeout_s * 1e9), address, Greeting(b""), question)
+        return answer.status if isinstance(answer, StatusReport) else _no_answer(answer)
+
+    def transfer(self, target: NodeId | None, timeout_s: float | None) -> asyncio.Future[NodeId]:
+        """Have the leader hand over, through the first node that can ask it to."""
+        self._check_open()
+        return asyncio.ensure_future(self._transfer(target, self._deadline_ns(timeout_s)))
+
+    async def _transfer(self, target: NodeId | None, deadline_ns: int) -> NodeId:
+        why: RaftError = Unavailable("no node was asked in time")
+        for address in self._addresses:
+            left_ns = deadline_ns - self._ports.clock.now_ns()
+            if left_ns <= 0:
+                break
+            question = HandOver(_ONLY_ID, left_ns, target)
+            answer = await probe(self._ports, left_ns, address, Greeting(b""), question)
+            if isinstance(answer, HandedOver):
+                return answer.leader_id
+            why = _no_answer(answer)
+            if not isinstance(why, Unavailable):
+                break
+        raise why
 
     @property
     def _refusal(self) -> ConfigurationError | None:
@@ -437,3 +464,7 @@ class ClientLink:
             self._ping = None
         else:
             end.give_up("does not answer any more")
+
+
+def _no_answer(answer: object) -> RaftError:
+    return answer if isinstance(answer, RaftError) else Unavailable(f"answers with {type(answer).__name__}")

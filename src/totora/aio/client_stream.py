@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
 from ..errors import ProtocolError, RaftError, Unavailable
 from ..ports import Ports, Stream
-from ..types import Address, NodeStatus
+from ..types import Address
 from ..wire import codec
-from ..wire.client import RequestFailed, RequestStatus, StatusReport, error_of
+from ..wire.client import ClientMessage, RequestFailed, error_of
 from ..wire.handshake import (
     MAGIC,
     VERSION_MAX,
@@ -26,8 +25,6 @@ from .streams import StreamEnd, read_answer
 from .tls import TlsFailed
 
 __all__ = ["ClientEnd", "Greeting", "probe", "spell"]
-
-_PROBE_ID: Final = 1
 
 
 def spell(address: Address) -> str:
@@ -198,29 +195,23 @@ def _reason(error: Exception) -> str:
 
 
 async def probe(
-    ports: Ports, timeout_ns: int, address: Address, greeting: Greeting
-) -> NodeStatus | RaftError:
-    """Ask one node for its status, over a stream of its own. An error is returned, not raised: it belongs to the report."""
+    ports: Ports, timeout_ns: int, address: Address, greeting: Greeting, question: ClientMessage
+) -> codec.WireMessage | RaftError:
+    """Ask one node one thing, over a stream of its own. An error is returned, not raised: others may answer."""
     loop = asyncio.get_running_loop()
-    answer: asyncio.Future[NodeStatus | RaftError] = loop.create_future()
+    answer: asyncio.Future[codec.WireMessage | RaftError] = loop.create_future()
     gone: asyncio.Future[None] = loop.create_future()
 
-    def settle(outcome: NodeStatus | RaftError) -> None:
+    def settle(outcome: codec.WireMessage | RaftError) -> None:
         if not answer.done():
             answer.set_result(outcome)
 
     def welcomed(end: ClientEnd, welcome: Welcome) -> None:
-        end.write(codec.encode(RequestStatus(_PROBE_ID)))
+        end.write(codec.encode(question))
         end.flush()
 
     def delivered(end: ClientEnd, message: codec.WireMessage) -> None:
-        match message:
-            case StatusReport():
-                settle(message.status)
-            case RequestFailed():
-                settle(error_of(message))
-            case _:
-                end.give_up(f"answers with {type(message).__name__}")
+        settle(error_of(message) if isinstance(message, RequestFailed) else message)
 
     def ended(end: ClientEnd, why: str | Refusal) -> None:
         settle(Unavailable(why.text if isinstance(why, Refusal) else why))

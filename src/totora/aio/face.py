@@ -14,9 +14,9 @@ from ..core.batch import HEADER_BYTES, Batch
 from ..errors import EntryTooLarge, InvalidRequest, RaftError
 from ..session.requests import AppendRequest, ClientRequest, Err, IndexRange, Ok, Response, check_numbers
 from ..session.units import LENGTH_BYTES, Appended, Lot, ResolvePart
-from ..types import Entry, LogIndex, Term
+from ..types import Entry, LogIndex, NodeId, Term
 from ..wire.entries import EntryCodec
-from .futures import asked, new_future, settle
+from .futures import asked, failed, new_future, settle
 from .ranges import Ranges, Readers, ResolveRanges, entries_of
 
 __all__ = ["Backend", "Face", "values_of"]
@@ -69,6 +69,8 @@ class Backend(Protocol):
     ) -> tuple[Sequence[Batch], LogIndex]:
         """Batches that hold committed entries from `start`, up to `end` or one page; and the index to go on at."""
         ...
+
+    def transfer(self, target: NodeId | None, timeout_s: float | None) -> asyncio.Future[NodeId]: ...
 
 
 class _Group(Generic[T]):
@@ -166,9 +168,7 @@ class Face(ABC, Generic[T]):
             if group is None or need_bytes > group.lot.room_bytes:
                 group = self._begin_group(payload)
         except RaftError as error:
-            refused: asyncio.Future[Entry[T]] = new_future()
-            refused.set_exception(error)
-            return refused
+            return failed(error)
         lot = group.lot
         lot.room_bytes -= need_bytes
         lot.taken.append(payload)
@@ -234,6 +234,21 @@ class Face(ABC, Generic[T]):
     async def read_index(self, *, timeout_s: float | None = None) -> LogIndex:
         """An index that is committed and known here, no older than this call (ReadIndex, thesis 6.4)."""
         return await self._backend().read_index(_patience_s(timeout_s))
+
+    # -- who leads
+
+    def transfer(
+        self, target: NodeId | None = None, *, timeout_s: float | None = None
+    ) -> asyncio.Future[NodeId]:
+        """Have the leader hand its office over to `target`, None: to the voter that holds most; returns who leads then.
+
+        What is asked for meanwhile waits, for a few round trips (thesis 3.10). Raises TransferFailed, Unavailable, Overloaded,
+        NodeStopped.
+        """
+        try:
+            return self._backend().transfer(target, _patience_s(timeout_s))
+        except RaftError as error:
+            return failed(error)
 
     # -- the same, for faces that have callbacks
 

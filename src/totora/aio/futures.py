@@ -5,18 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..errors import RaftError
 from ..session.requests import Ok, Result
 
-__all__ = ["asked", "new_future", "settle"]
+__all__ = ["asked", "failed", "new_future", "settle"]
 
 R = TypeVar("R")
 
 
 def new_future() -> asyncio.Future[R]:
     future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+    return future
+
+
+def failed(error: RaftError) -> asyncio.Future[Any]:
+    """One that raises this."""
+    future: asyncio.Future[Any] = new_future()
+    future.set_exception(error)
     return future
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -165,12 +166,22 @@ class Runtime:
         self._ports.log(level, event, {"node": self._id, **fields})
 
     async def stop(self) -> None:
+        """Hand over, if this node leads and the others would do without it; then stop."""
         if self._ended.done():
             return
-        self._fail(None)
         if self._stopping is None:
-            self._stopping = asyncio.ensure_future(self._release(self._cause))
+            if self._open and self._engine.may_hand_over:
+                self._stopping = asyncio.ensure_future(self._hand_over_and_leave())
+            else:
+                self._fail(None)
+                self._stopping = asyncio.ensure_future(self._release(self._cause))
         await asyncio.shield(self._stopping)
+
+    async def _hand_over_and_leave(self) -> None:
+        with suppress(RaftError):  # The others elect one without this.
+            await self.transfer(None, self._settings.election_min_ns / 1e9)
+        self._fail(None)
+        await self._release(self._cause)
 
     def fail(self, cause: BaseException) -> None:
         """This node must not go on: `cause` says why."""
@@ -245,6 +256,18 @@ class Runtime:
         future: asyncio.Future[LogIndex] = new_future()
         self.confirm_read(timeout_s, partial(settle, future))
         return await future
+
+    def transfer(self, target: NodeId | None, timeout_s: float | None) -> asyncio.Future[NodeId]:
+        """Have the leader hand over; the future has who leads then."""
+        future: asyncio.Future[NodeId] = new_future()
+        self.hand_over(target, timeout_s, partial(settle, future))
+        return future
+
+    def hand_over(
+        self, target: NodeId | None, timeout_s: float | None, resolve: Callable[[NodeId | RaftError], None]
+    ) -> None:
+        self._check_open()
+        self._guard(self._engine.transfer, target, self.deadline_ns(timeout_s), resolve)
 
     def status(self) -> NodeStatus:
         self._check_open()

@@ -8,9 +8,11 @@ from typing import Protocol
 from ..core.batch import Batch
 from ..core.messages import Message, Propose
 from ..errors import ProtocolError, RaftError
-from ..types import LogIndex, NodeStatus
+from ..types import LogIndex, NodeId, NodeStatus
 from ..wire.client import (
     ClientMessage,
+    HandedOver,
+    HandOver,
     RangesRead,
     ReadRanges,
     RequestStatus,
@@ -34,6 +36,10 @@ class Served(Protocol):
         self, timeout_s: float | None, confirmed: Callable[[LogIndex | RaftError], None]
     ) -> None: ...
 
+    def hand_over(
+        self, target: NodeId | None, timeout_s: float, resolve: Callable[[NodeId | RaftError], None]
+    ) -> None: ...
+
     def status(self) -> NodeStatus: ...
 
     def reply(self, client: Client, message: ClientMessage) -> None: ...
@@ -50,6 +56,8 @@ def serve(node: Served, client: Client, message: Message | ClientMessage) -> Non
             _serve_ranges(node, client, message)
         case RequestStatus(request_id):
             node.reply(client, StatusReport(request_id, node.status()))
+        case HandOver():
+            _serve_transfer(node, client, message)
         case _:
             raise ProtocolError(client.peer_address, f"a client does not send {type(message).__name__}")
 
@@ -70,6 +78,19 @@ def _serve_ranges(node: Served, client: Client, message: ReadRanges) -> None:
     ):
         raise ProtocolError(client.peer_address, f"asks for no ranges: {places[:10]}")
     node.read_ranges(places, message.remaining_ns / 1e9, answered)
+
+
+def _serve_transfer(node: Served, client: Client, message: HandOver) -> None:
+    def resolve(outcome: NodeId | RaftError) -> None:
+        if isinstance(outcome, RaftError):
+            node.reply(client, failure(message.request_id, outcome))
+        else:
+            node.reply(client, HandedOver(message.request_id, outcome))
+
+    try:
+        node.hand_over(message.target, message.remaining_ns / 1e9, resolve)
+    except RaftError as error:
+        resolve(error)
 
 
 def _serve_read_index(node: Served, client: Client, message: ReadRanges) -> None:

@@ -40,6 +40,7 @@ totora node --id 1 --data data/1     one node; likewise 2 and 3
 totora append FILE                   send lines to them
 totora log                           read them
 totora status                        see how the nodes are
+totora transfer                      let another one lead
 totora simulate                      look for what could ever go wrong
 """
 
@@ -166,6 +167,29 @@ def status(nodes: dict[NodeId, Address], timeout: float, security: Security, as_
     from .status import print_status
 
     print_status(nodes, security, timeout_s=timeout, as_json=as_json)
+
+
+@totora.command(short_help="Have the leader hand over to another node.")
+@nodes_option
+@click.option(
+    "--to", "target", type=INDEX, metavar="N", help="To this node; without it: to the one that holds most."
+)
+@timeout_option(5.0, "So long may it take.")
+@security_options
+@json_option
+def transfer(
+    nodes: dict[NodeId, Address], target: NodeId | None, timeout: float, security: Security, as_json: bool
+) -> None:
+    """Have the leader hand over, before its machine is stopped, say. What is asked for meanwhile waits for some milliseconds.
+
+    A node that is stopped by SIGTERM does so by itself.
+
+    --json: one object with leader, the node that leads now.
+    """
+    require_encryption(nodes.values(), security)
+    from .transfer import hand_over
+
+    hand_over(nodes, security, target, timeout_s=timeout, as_json=as_json)
 
 
 @totora.command("check-history", short_help="Is what clients saw linearizable?")

@@ -92,6 +92,7 @@ def _event(told: dict[str, Any]) -> str:
 
 
 _PLAIN: Final = {
+    "transfer_requested": "is asked to hand over",
     "tick": "its time has come",
     "proposed": "is given entries",
     "entries_read": "has read old entries",

@@ -29,6 +29,7 @@ __all__ = [
     "RequestKey",
     "Send",
     "Told",
+    "TransferRefused",
     "WriteToken",
 ]
 
@@ -110,6 +111,7 @@ class Refused:
     expired: the session is not remembered: whether the entries were appended earlier cannot be told.
     mismatch: the condition failed; (`last_index`, `last_term`) is the last user's entry, committed and confirmed.
     overloaded: too much is uncommitted already.
+    transfer: this leader is handing over.
     """
 
     key: RequestKey
@@ -135,6 +137,14 @@ class ReadRefused:
 
 
 @dataclass(slots=True)
+class TransferRefused:
+    """The transfer `key` is not begun, or given up; `why`, as a sentence. This server goes on as it is."""
+
+    key: RequestKey
+    why: str
+
+
+@dataclass(slots=True)
 class Became:
     """The role, the term or the known leader changed; for logs, status and those who wait for a leader."""
 
@@ -150,7 +160,9 @@ class Reconfigured:
     configuration: Configuration
 
 
-Told: TypeAlias = Apply | ReadEntries | Append | Refused | ReadReady | ReadRefused | Became | Reconfigured
+Told: TypeAlias = (
+    Apply | ReadEntries | Append | Refused | ReadReady | ReadRefused | TransferRefused | Became | Reconfigured
+)
 """What needs no place in the order of writes and messages."""
 
 Effect: TypeAlias = Persist | Send | Told

@@ -13,6 +13,7 @@ from .messages import (
     PreVoteRejected,
     RequestPreVote,
     RequestVote,
+    TimeoutNow,
     VoteAccepted,
     VoteRejected,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "on_pre_vote_rejected",
     "on_request_pre_vote",
     "on_request_vote",
+    "on_timeout_now",
     "on_vote_accepted",
     "on_vote_rejected",
     "own_vote_persisted",
@@ -95,20 +97,39 @@ def _ask_pre_vote(state: State, peer: NodeId) -> None:
 
 def _count_pre_votes(state: State, role: PreCandidate) -> None:
     if has_quorum(state.configuration, role.votes.granted.__contains__):
-        _campaign(state, role)
+        _campaign(state, role.stand(state.election_deadline()))
 
 
-def _campaign(state: State, role: PreCandidate) -> None:
+def _campaign(state: State, candidate: Candidate) -> None:
     """Begin an election: enter the next term, vote for oneself, ask everyone (Figure 2, candidates)."""
     state.promise(state.current_term + 1, state.id)
-    state.role = role.stand(state.election_deadline())
+    state.role = candidate
     for peer in state.peers:
-        _ask_vote(state, peer)
+        _ask_vote(state, candidate, peer)
 
 
-def _ask_vote(state: State, peer: NodeId) -> None:
+def _ask_vote(state: State, candidate: Candidate, peer: NodeId) -> None:
     log = state.log
-    state.answer(peer, RequestVote(state.current_term, state.id, log.last_index, log.last_term))
+    state.answer(
+        peer,
+        RequestVote(state.current_term, state.id, log.last_index, log.last_term, candidate.transfer),
+    )
+
+
+def on_timeout_now(state: State, sender: NodeId, call: TimeoutNow) -> None:
+    """TimeoutNow RPC, receiver implementation (thesis 3.10): stand at once, unless the one who asks leads no more."""
+    role = state.role
+    if call.leader_id != sender:
+        raise ProtocolError(sender, f"hands over for node {call.leader_id}")
+    if isinstance(role, Leader) and call.term == state.current_term:
+        raise ProtocolError(sender, f"hands over term {call.term}, which this node leads (Election Safety)")
+    if (
+        isinstance(role, Follower)
+        and call.term == state.current_term
+        and role.leader_id == sender
+        and state.configuration.is_voter(state.id)
+    ):
+        _campaign(state, role.take_over(state.election_deadline()))
 
 
 # -- being asked
@@ -130,7 +151,7 @@ def on_request_pre_vote(state: State, sender: NodeId, call: RequestPreVote) -> N
 def on_request_vote(state: State, sender: NodeId, call: RequestVote) -> None:
     """RequestVote RPC, receiver implementation (Figure 2)."""
     _check_sender(sender, call)
-    if call.term > state.current_term and not hears_leader(state):
+    if call.term > state.current_term and (call.transfer or not hears_leader(state)):
         follow(state, call.term, None)
     if (
         call.term == state.current_term
@@ -230,7 +251,7 @@ def link_up(state: State, peer: NodeId) -> None:
             role.leader_lost = False
         _ask_pre_vote(state, peer)
     elif isinstance(role, Candidate):
-        _ask_vote(state, peer)
+        _ask_vote(state, role, peer)
     elif isinstance(role, Follower) and peer == role.leader_id and role.leader_lost:
         role.leader_lost = False
         role.deadline_ns = state.election_deadline()

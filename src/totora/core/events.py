@@ -16,6 +16,7 @@ from .messages import (
     PreVoteRejected,
     RequestPreVote,
     RequestVote,
+    TimeoutNow,
     VoteAccepted,
     VoteRejected,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "ReadRequested",
     "Received",
     "Tick",
+    "TransferRequested",
 ]
 
 ConsensusMessage: TypeAlias = (
@@ -43,6 +45,7 @@ ConsensusMessage: TypeAlias = (
     | PreVoteRejected
     | AppendAccepted
     | AppendRejected
+    | TimeoutNow
 )
 """The messages that the core itself speaks; the others are carried by the session layer."""
 
@@ -111,4 +114,22 @@ class ReadRequested:
     key: RequestKey
 
 
-Event: TypeAlias = Tick | Received | Persisted | EntriesRead | LinkUp | LinkLost | Proposed | ReadRequested
+@dataclass(slots=True)
+class TransferRequested:
+    """Someone asks this leader to hand over to `target`; None: to whoever holds most. `Became` answers, or `TransferRefused`."""
+
+    key: RequestKey
+    target: NodeId | None
+
+
+Event: TypeAlias = (
+    Tick
+    | Received
+    | Persisted
+    | EntriesRead
+    | LinkUp
+    | LinkLost
+    | Proposed
+    | ReadRequested
+    | TransferRequested
+)

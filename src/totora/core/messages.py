@@ -32,19 +32,26 @@ __all__ = [
     "RemoteProcedureResponse",
     "RequestPreVote",
     "RequestRead",
+    "RequestTransfer",
     "RequestVote",
+    "TimeoutNow",
+    "TransferRejected",
     "VoteAccepted",
     "VoteRejected",
 ]
 
 
 class RequestVote(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """A candidate asks for a vote (Figure 2, RequestVote RPC)."""
+    """A candidate asks for a vote (Figure 2, RequestVote RPC).
+
+    transfer: the leader handed its office over to the candidate: whoever hears that leader may vote all the same (thesis 3.10).
+    """
 
     term: Term
     candidate_id: NodeId
     last_log_index: LogIndex
     last_log_term: Term
+    transfer: bool = False
 
 
 class RequestPreVote(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -154,7 +161,7 @@ class ProposeAccepted(msgspec.Struct, frozen=True, array_like=True, tag=22):
 
 
 RefusalReason: TypeAlias = Literal[
-    "not_leader", "overloaded", "gap", "expired", "mismatch", "late", "too_large"
+    "not_leader", "overloaded", "gap", "expired", "mismatch", "late", "too_large", "transfer"
 ]
 """Why entries were not appended: see `effects.Refused`."""
 
@@ -175,6 +182,29 @@ class ProposeRejected(msgspec.Struct, frozen=True, array_like=True, tag=23):
     appended: bool = False
     last_index: LogIndex = 0
     last_term: Term = 0
+
+
+class TimeoutNow(msgspec.Struct, frozen=True, array_like=True, tag=6):
+    """The leader hands over: stand for election at once, without asking whether it could be won (thesis 3.10)."""
+
+    term: Term
+    leader_id: NodeId
+
+
+class RequestTransfer(msgspec.Struct, frozen=True, array_like=True, tag=7):
+    """Hand your office over to `target`; None: to whoever holds most. That another leads is the answer, or `TransferRejected`."""
+
+    request_id: int
+    target: NodeId | None
+
+
+class TransferRejected(msgspec.Struct, frozen=True, array_like=True, tag=26):
+    """The leader goes on leading, and why."""
+
+    term: Term
+    current_leader: NodeId | None
+    request_id: int
+    why: str
 
 
 class RequestRead(msgspec.Struct, frozen=True, array_like=True, tag=5):
@@ -199,8 +229,12 @@ class ReadRejected(msgspec.Struct, frozen=True, array_like=True, tag=25):
     reason: Literal["not_leader", "overloaded"]
 
 
-RemoteProcedureCall: TypeAlias = RequestVote | RequestPreVote | AppendEntries | Propose | RequestRead
+RemoteProcedureCall: TypeAlias = (
+    RequestVote | RequestPreVote | AppendEntries | Propose | RequestRead | TimeoutNow | RequestTransfer
+)
 Accepted: TypeAlias = VoteAccepted | PreVoteAccepted | AppendAccepted | ProposeAccepted | ReadAccepted
-Rejected: TypeAlias = VoteRejected | PreVoteRejected | AppendRejected | ProposeRejected | ReadRejected
+Rejected: TypeAlias = (
+    VoteRejected | PreVoteRejected | AppendRejected | ProposeRejected | ReadRejected | TransferRejected
+)
 RemoteProcedureResponse: TypeAlias = Accepted | Rejected
 Message: TypeAlias = RemoteProcedureCall | RemoteProcedureResponse

@@ -26,6 +26,9 @@ def proposed(state: State, event: Proposed) -> None:
         return
     if event.session and not _is_next(state, event):
         return
+    if leader.transfer is not None and leader.transfer.closed:
+        state.emit(Refused(event.key, "transfer"))
+        return
     if leader.uncommitted_bytes + len(event.body) > UNCOMMITTED_BYTES_MAX:
         state.emit(Refused(event.key, "overloaded"))
         return

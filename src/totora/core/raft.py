@@ -3,7 +3,7 @@
     event, time -> step -> effects
 
 Nothing else changes a server's state. Time is an argument, chance is injected, so the same events at the same times give the
-same effects, always. The rules themselves stand in `election`, `replication`, `reads` and `proposals`.
+same effects, always. The rules themselves stand in `election`, `replication`, `reads`, `proposals` and `transfer`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import assert_never
 
 from ..config import Settings
 from ..types import LogIndex, NodeId, Random, RoleName, Term
-from . import election, proposals, reads, replication
+from . import election, proposals, reads, replication, transfer
 from .effects import Apply, Became, Effect, HardState, Reconfigured
 from .events import (
     ConsensusMessage,
@@ -25,6 +25,7 @@ from .events import (
     ReadRequested,
     Received,
     Tick,
+    TransferRequested,
 )
 from .log import RaftLog, Recovered
 from .messages import (
@@ -35,6 +36,7 @@ from .messages import (
     PreVoteRejected,
     RequestPreVote,
     RequestVote,
+    TimeoutNow,
     VoteAccepted,
     VoteRejected,
 )
@@ -153,6 +155,8 @@ class Raft:
                 self._tick()
             case ReadRequested():
                 reads.read_requested(state, event.key)
+            case TransferRequested():
+                transfer.transfer_requested(state, event)
             case EntriesRead():
                 replication.on_entries_read(state, event)
             case LinkUp():
@@ -163,6 +167,7 @@ class Raft:
             case LinkLost():
                 state.linked.discard(event.peer)
                 election.link_lost(state, event.peer)
+                transfer.link_lost(state, event.peer)
             case _:
                 assert_never(event)
 
@@ -179,6 +184,8 @@ class Raft:
                 election.on_pre_vote_accepted(state, sender, message)
             case PreVoteRejected():
                 election.on_pre_vote_rejected(state, sender, message)
+            case TimeoutNow():
+                election.on_timeout_now(state, sender, message)
             case _ if message.term > state.current_term:
                 follow(state, message.term, None)
             case AppendAccepted():
@@ -213,11 +220,15 @@ class Raft:
                 if late:
                     # This process was held up, and so was its hearing: ask again before believing that nobody is there.
                     leader.quorum_ns = state.now + state.settings.election_min_ns
+                elif state.is_stalled(state.settings.election_min_ns):
+                    follow(state, state.current_term, None)
+                    return
+                transfer.expire_transfer(state, leader)
                 if state.now >= leader.heartbeat_ns:
                     replication.heartbeat(state, leader)
                 if state.now >= leader.quorum_ns:
                     replication.check_quorum(state, leader)
-                leader.deadline_ns = min(leader.heartbeat_ns, leader.quorum_ns)
+                leader.deadline_ns = leader.next_deadline_ns()
             case Follower() | PreCandidate() | Candidate() as role:
                 if late:
                     role.deadline_ns = state.election_deadline()

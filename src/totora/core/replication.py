@@ -19,6 +19,7 @@ from .quorum import Configuration, committed_index, has_quorum
 from .reads import advance_reads
 from .roles import Candidate, Follower, Leader
 from .state import State
+from .transfer import advance_transfer, remind
 from .transitions import follow
 
 __all__ = [
@@ -81,6 +82,7 @@ def heartbeat(state: State, leader: Leader) -> None:
     """
     leader.heartbeat_ns = state.now + state.settings.heartbeat_ns
     broadcast_heartbeat(state, leader)
+    remind(state, leader)
     patience_ns = state.settings.retransmit_ns
     for peer, progress in leader.progress.items():
         if progress.probing and progress.probe_sent:
@@ -193,6 +195,8 @@ def on_append_accepted(state: State, sender: NodeId, response: AppendAccepted) -
     if confirmed:
         advance_reads(state, leader)
     _send_entries(state, leader, sender, progress)
+    if leader.transfer is not None:
+        advance_transfer(state, leader, sender)
 
 
 def on_append_rejected(state: State, sender: NodeId, response: AppendRejected) -> None:

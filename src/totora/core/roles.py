@@ -4,6 +4,7 @@ A transition is a method of the role that is left and returns the role that is e
 leads without an election, say, does not type-check:
 
     Follower -> stand -> PreCandidate -> stand -> Candidate -> lead -> Leader
+    Follower -> take_over -> Candidate
     any of them -> follow -> Follower
 """
 
@@ -25,6 +26,7 @@ __all__ = [
     "PendingRead",
     "PreCandidate",
     "Role",
+    "Transfer",
     "VoteTally",
     "WaitingCondition",
 ]
@@ -65,6 +67,10 @@ class Follower(_Role):
         """Ask whether an election could be won (thesis 9.6)."""
         return PreCandidate(deadline_ns=deadline_ns, leader_lost=self.leader_lost, leader_id=self.leader_id)
 
+    def take_over(self, deadline_ns: int) -> Candidate:
+        """The leader handed over: stand at once (thesis 3.10)."""
+        return Candidate(deadline_ns=deadline_ns, transfer=True)
+
 
 @dataclass(slots=True)
 class PreCandidate(_Role):
@@ -86,11 +92,15 @@ class PreCandidate(_Role):
 
 @dataclass(slots=True)
 class Candidate(_Role):
-    """Asks for votes in its own new term (section 5.2); its own vote counts once it is durable."""
+    """Asks for votes in its own new term (section 5.2); its own vote counts once it is durable.
+
+    transfer: the leader asked it to.
+    """
 
     name: ClassVar[Literal["candidate"]] = "candidate"
     deadline_ns: int
     votes: VoteTally = field(default_factory=VoteTally)
+    transfer: bool = False
 
     def lead(
         self, peers: Iterable[NodeId], first_index: LogIndex, now: int, heartbeat_ns: int, quorum_ns: int
@@ -124,13 +134,27 @@ class WaitingCondition:
 
 
 @dataclass(slots=True)
+class Transfer:
+    """A leader's attempt to hand over (thesis 3.10), given up at `deadline_ns`.
+
+    keys: who asked for it. closed: no more proposals are taken. asked: the target was told to stand.
+    """
+
+    target: NodeId
+    deadline_ns: int
+    keys: list[RequestKey]
+    closed: bool = False
+    asked: bool = False
+
+
+@dataclass(slots=True)
 class Leader(_Role):
     """Handles all requests and replicates its log (sections 5.3, 8).
 
     first_index: its first entry's place; once that is committed, so is all before it (section 5.4.2).
     round: of heartbeats, rises with each; an answer that returns it confirms leadership as of its sending.
     heartbeat_ns, quorum_ns: when the next heartbeat is due, and the next check that a majority still answers.
-    deadline_ns: the earlier of the two.
+    deadline_ns: the earliest of what is due.
     """
 
     name: ClassVar[Literal["leader"]] = "leader"
@@ -145,6 +169,11 @@ class Leader(_Role):
     reads_waiting: list[RequestKey | WaitingCondition] = field(default_factory=list)
     reads_pending: deque[PendingRead] = field(default_factory=deque)
     conditions: list[WaitingCondition] = field(default_factory=list)
+    transfer: Transfer | None = None
+
+    def next_deadline_ns(self) -> int:
+        due = min(self.heartbeat_ns, self.quorum_ns)
+        return due if self.transfer is None else min(due, self.transfer.deadline_ns)
 
 
 Role: TypeAlias = Follower | PreCandidate | Candidate | Leader

@@ -62,6 +62,7 @@ class State:
         self._staged_batches: list[Batch] = []
         self._last_token: WriteToken = 0
         self._writes: deque[_Write] = deque()
+        self._storage_ns = now
         self._promise_token: WriteToken = 0
 
     # -- what is asked often
@@ -97,6 +98,10 @@ class State:
         """The term and the vote are on stable storage."""
         oldest = self._writes[0].token if self._writes else self.staged.token if self.staged else None
         return oldest is None or self._promise_token < oldest
+
+    def is_stalled(self, patience_ns: int) -> bool:
+        """Writes are under way, and for so long none has become durable."""
+        return bool(self._writes) and self.now - self._storage_ns > patience_ns
 
     def election_deadline(self) -> int:
         """When to stand for election if nothing is heard: random, so that votes rarely split (section 5.2)."""
@@ -157,6 +162,8 @@ class State:
         assert staged is not None, "there is something to write"
         staged.batches, self._staged_batches = tuple(self._staged_batches), []
         staged.commit_index = self.commit_index
+        if not self._writes:
+            self._storage_ns = self.now
         self._writes.append(_Write(staged.token, self.log.last_index))
         return staged
 
@@ -164,5 +171,6 @@ class State:
         """Writes up to `token` are durable."""
         while self._writes and self._writes[0].token <= token:
             write = self._writes.popleft()
+            self._storage_ns = self.now
             self.log.durable_index = max(self.log.durable_index, write.last_index)
         self.log.trim()

@@ -30,11 +30,13 @@ from ..core.messages import (
     ReadRejected,
     RefusalReason,
     RequestRead,
+    RequestTransfer,
+    TransferRejected,
 )
-from ..core.quorum import Configuration
+from ..core.quorum import Configuration, has_quorum
 from ..core.raft import Raft
 from ..core.roles import Leader
-from ..errors import ProtocolError, RaftError
+from ..errors import ProtocolError, RaftError, Unavailable
 from ..ports import Clock, Observer
 from ..types import FAR_NS, NUMBER_MAX, LogIndex, NodeId, Random, RoleName, Term
 from .explain import explain
@@ -43,6 +45,7 @@ from .reads import ReadIndexes
 from .relays import RELAY_PATIENCE_NS, ClientKey, Relay, Relays
 from .scheduler import Scheduler
 from .tracker import CommitTracker
+from .transfers import Transfers
 from .units import Lot, Resolve, ResolvePart
 
 __all__ = ["ClientKey", "Engine", "Outlet"]
@@ -113,6 +116,7 @@ class Engine:
             random, self._next_request_id, settings.batch_limit_bytes, retransmit_ns=retransmit_ns
         )
         self._reads = ReadIndexes(self._next_request_id, retransmit_ns=retransmit_ns)
+        self._transfers = Transfers()
         self._relays = Relays(RELAY_PATIENCE_NS if retransmit_ns else settings.request_timeout_ns)
         self.linked: set[NodeId] = set()
         self._target: tuple[Term, NodeId] | None = None
@@ -142,6 +146,10 @@ class Engine:
                 self._reads.accepted(message.request_id, message.read_index, self.raft.commit_index)
             case ReadRejected():
                 self._reads.rejected(message.request_id, self._clock.now_ns())
+            case RequestTransfer():
+                self._step(ev.TransferRequested((sender, message.request_id), message.target))
+            case TransferRejected():
+                self._transfers.refused(message.request_id, message.why)
             case _:
                 self._step(ev.Received(sender, message))
         if self._made_room:
@@ -196,6 +204,8 @@ class Engine:
             when = min(when, self._reads.deadline())
         if self._relays.under_way:
             when = min(when, self._relays.deadline())
+        if self._transfers.under_way:
+            when = min(when, self._transfers.deadline())
         return when
 
     def tick(self) -> None:
@@ -205,6 +215,7 @@ class Engine:
         self._proposals.expire(now, self._why_waiting)
         self._reads.expire(now, self._why_waiting)
         self._give_up_relays(self._relays.expired(now))
+        self._transfers.expire(now)
         self.flush()
 
     def _give_up_relays(self, relays: Iterable[Relay]) -> None:
@@ -238,6 +249,36 @@ class Engine:
         """Confirm, with the leader, an index that a linearizable read must have seen; `resolve` is called once, when it is
         committed here. Raises Overloaded. Call `flush` after."""
         self._reads.submit(deadline_ns, resolve)
+
+    def transfer(
+        self, target: NodeId | None, deadline_ns: int, resolve: Callable[[NodeId | RaftError], None]
+    ) -> None:
+        """Have the leader hand over to `target`, None: to whoever holds most; `resolve` is called once, with who leads then.
+
+        That may be at once: what cannot be asked for is refused.
+        """
+        leader_id = self._reachable_leader()
+        if leader_id is None:
+            resolve(Unavailable(self._why_waiting()))
+            return
+        if target == leader_id:
+            resolve(target)
+            return
+        request_id = self._next_request_id()
+        if not self._transfers.ask(
+            request_id, target, leader_id, self.raft.current_term, deadline_ns, resolve
+        ):
+            return
+        if leader_id == self._id:
+            self._step(ev.TransferRequested((_LOCAL, request_id), target))
+        else:
+            self._outlet.send(leader_id, RequestTransfer(request_id, target))
+
+    @property
+    def may_hand_over(self) -> bool:
+        """This node leads, and the others would do without it."""
+        raft = self.raft
+        return isinstance(raft.role, Leader) and has_quorum(raft.configuration, self.linked.__contains__)
 
     def flush(self) -> None:
         """Hand what waits to the leader, if there is one that can be reached."""
@@ -389,6 +430,8 @@ class Engine:
                 self._read_ready(effect)
             case fx.ReadRefused():
                 self._read_refused(effect)
+            case fx.TransferRefused():
+                self._transfer_refused(effect)
             case fx.ReadEntries():
                 self._outlet.read_entries(effect)
             case fx.Became():
@@ -435,6 +478,16 @@ class Engine:
                 ),
             )
 
+    def _transfer_refused(self, effect: fx.TransferRefused) -> None:
+        origin, request_id = effect.key
+        if origin is _LOCAL:
+            self._transfers.refused(request_id, effect.why)
+        elif isinstance(origin, int):
+            raft = self.raft
+            self._outlet.send(
+                origin, TransferRejected(raft.current_term, raft.leader_id, request_id, effect.why)
+            )
+
     def _became(self, effect: fx.Became) -> None:
         if not isinstance(self.raft.role, Leader):
             for key in self._tracker.abandon():
@@ -443,6 +496,8 @@ class Engine:
         if target != self._target:
             self._target = target
             self._ask_again()
+        if effect.leader_id is not None:
+            self._transfers.led(effect.leader_id, effect.term)
         self._outlet.became(effect.role, effect.term, effect.leader_id)
 
     def _ask_again(self) -> None:
@@ -462,6 +517,7 @@ class Engine:
         self._give_up_relays(self._relays.take_all())
         self._proposals.stop(cause)
         self._reads.stop(cause)
+        self._transfers.stop(cause)
 
 
 def _check_shape(sender: NodeId | str, call: Propose) -> None:

@@ -27,6 +27,8 @@ def explain(raft: Raft, linked: AbstractSet[NodeId], now: int) -> str | None:
     match raft.role:
         case Leader() as leader if raft.commit_index < leader.first_index:
             return f"node {raft.id} was just elected and has not committed an entry of term {raft.current_term} yet"
+        case Leader(transfer=transfer) if transfer is not None:
+            return f"node {raft.id} is handing over to node {transfer.target}"
         case Leader() as leader:
             if raft.commit_index < raft.log.last_index:
                 silent = (

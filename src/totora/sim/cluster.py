@@ -199,6 +199,12 @@ class Cluster(Wires):
         """Ask the state machine of a node, linearizably. Raises as `Node.query` does."""
         return self.call(lambda node: node.query(query, timeout_s=within), at=at)
 
+    def transfer(
+        self, target: NodeId | None = None, *, at: NodeId | None = None, within: float | None = None
+    ) -> NodeId:
+        """Have the leader hand over, and wait for who leads then. Raises as `Node.transfer` does."""
+        return self.call(lambda node: node.transfer(target, timeout_s=within), at=at)
+
     def call(self, what: Callable[[Node[Any]], Awaitable[R]], *, at: NodeId | None = None) -> R:
         """Whatever a node can be asked: `call(lambda node: node.append(["a", "b"]), at=1)`."""
         return self.spawn(what, at=at).result()

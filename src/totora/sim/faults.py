@@ -337,6 +337,23 @@ def _midway(injector: Injector, chance: random.Random) -> Callable[[], object] |
     return undo
 
 
+@_fault("transfer")
+def _transfer(injector: Injector, chance: random.Random) -> Callable[[], object] | None:
+    """A node is asked to have the leader hand over, to one of the nodes or to whoever holds most."""
+    host = injector.any_up(chance)
+    if host is None:
+        return None
+    hosts = injector.hosts()
+    target = None if chance.random() < 0.3 else hosts[int(chance.random() * len(hosts))].id
+    host.gate.enter(lambda: _ask_transfer(host, target))
+    return lambda: None
+
+
+def _ask_transfer(host: Host, target: NodeId | None) -> None:
+    asked = host.running.transfer(target, timeout_s=2)
+    asked.add_done_callback(lambda asked: asked.cancelled() or asked.exception())
+
+
 @_fault("stop", (10, 3_000))
 def _stop(injector: Injector, chance: random.Random) -> Callable[[], object] | None:
     """A clean stop."""

@@ -27,6 +27,7 @@ _NAMES: Final = {
     ev.Persisted: "persisted",
     ev.Proposed: "proposed",
     ev.ReadRequested: "read_requested",
+    ev.TransferRequested: "transfer_requested",
     ev.EntriesRead: "entries_read",
     ev.LinkUp: "link_up",
     ev.LinkLost: "link_lost",

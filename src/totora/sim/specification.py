@@ -20,7 +20,9 @@ Where it deviates from the module:
 6. *ReadIndex* (6.4) is added: an index that is given out is no less than what anyone had committed when it was asked for, and a
    majority has answered a heartbeat that was sent after that.
 7. *The network* loses, doubles and reorders messages, and never invents one: what is received was sent.
-8. *A lost disk*: a server may start with nothing. An acknowledgement that it gave before counts, as no leader can know of the
+8. *Leadership transfer* (3.10) is a Timeout that the leader asks for: of a server that has acknowledged the end of its log. Only
+   such a candidate says that it has the leader's consent.
+9. *A lost disk*: a server may start with nothing. An acknowledgement that it gave before counts, as no leader can know of the
    loss: it is as if the disk had been lost just after the commit. It may not vote or acknowledge again for what it lost, which
    Election Safety and Leader Completeness would show.
 
@@ -65,11 +67,13 @@ RULES: Final = {
     "State Machine Safety": "what is committed at an index is the same everywhere",
     "ReadIndex": "each question is answered once, with no less than what anyone had committed when it was asked, and after a "
     "majority has followed since",
-    "RequestVote": "a candidate asks in its own name, with the last index and term of its log, in its own term",
+    "RequestVote": "a candidate asks in its own name, with the last index and term of its log, in its own term; with "
+    "the leader's consent only if the leader of the term before told it to stand",
     "RequestPreVote": "a node asks in its own name, with the last index and term of its log",
     "VoteAccepted": "a node tells of its vote whom it gave it to, in its own term",
     "AppendEntries": "a leader sends a whole piece of its log and what stands before it, in its own term, with no more than "
     "its own commit index",
+    "TimeoutNow": "a leader hands over, in its own name and term, to a node that has acknowledged its whole log",
     "AppendAccepted": "a node acknowledges what the AppendEntries of this step verified, in its own term",
 }
 """What is allowed, by the name of the action or of the property."""
@@ -200,6 +204,8 @@ class _Server:
     reads: dict[str, deque[_Asked]] = field(default_factory=dict)
     round: int = -1
     rounds: dict[int, int] = field(default_factory=dict)
+    told_in: int = -1
+    handed_over: tuple[int, int] = (0, 0)
     up: bool = True
     lost: tuple[_Log, ...] = ()
 
@@ -355,6 +361,8 @@ class Specification:
                 "Network", node, f"received from {record.sender} what was never sent: {record.message}"
             )
         promise = sent[key]
+        if record.message["type"] == "TimeoutNow":
+            self._servers[node].told_in = record.message["term"]
         if promise is not None and not promise.kept:
             raise Violation("Durability", record.sender, f"promised before it was durable: {record.message}")
 
@@ -625,6 +633,10 @@ class Specification:
                     raise Violation(kind, node, f"says what is not so: {message}")
                 if kind == "RequestVote" and server.state != "candidate":
                     raise Violation(kind, node, f"asks for votes as {server.state}")
+                if message.get("transfer") and server.told_in != term - 1:
+                    raise Violation(kind, node, f"says that the leader of term {term - 1} told it to stand")
+            case "TimeoutNow":
+                self._time_out_now(node, server, to, message, leads)
             case "VoteAccepted":
                 if server.voted_for != to:
                     raise Violation(
@@ -663,6 +675,19 @@ class Specification:
         # The same words may have been said before, by an earlier incarnation that kept them.
         if key not in sent or (promise is not None and not (sent[key] or promise).kept):
             sent[key] = promise
+
+    def _time_out_now(self, node: int, server: _Server, to: int, message: Message, leads: bool) -> None:
+        if not leads or message["leader_id"] != node:
+            raise Violation("TimeoutNow", node, f"hands over as {server.state}: {message}")
+        handed_over = to, server.current_term
+        if server.handed_over != handed_over:
+            if server.match_index.get(to, 0) != server.log.last_index:
+                raise Violation(
+                    "TimeoutNow",
+                    node,
+                    f"hands over to {to}, which has acknowledged {server.match_index.get(to, 0)} of {server.log.last_index}",
+                )
+            server.handed_over = handed_over
 
     def _append_entries(self, node: int, server: _Server, message: Message) -> None:
         if message["leader_commit"] > server.commit_index:

@@ -118,7 +118,17 @@ _ENCODER: Final = msgspec.json.Encoder()
 _DECODER: Final = msgspec.json.Decoder(Record)
 
 EVENTS: Final = frozenset(
-    ("tick", "received", "persisted", "proposed", "read_requested", "entries_read", "link_up", "link_lost")
+    (
+        "tick",
+        "received",
+        "persisted",
+        "proposed",
+        "read_requested",
+        "transfer_requested",
+        "entries_read",
+        "link_up",
+        "link_lost",
+    )
 )
 ROLES: Final = frozenset(("follower", "pre-candidate", "candidate", "leader"))
 

@@ -128,7 +128,8 @@ def find_record(
 ) -> Record | None:
     """The next record with a sound header at or after `data[start]`, wherever it begins: what stands behind damage.
 
-    end: it begins before this. base: the offset of data[0] in the segment. The body of a batch may be torn: what its header states was true all the same.
+    end: it begins before this. base: the offset of data[0] in the segment. The body of a batch may be torn: what its header
+    states was true all the same.
     """
     magic = struct.pack("<I", salt)
     view = memoryview(data)

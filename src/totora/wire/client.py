@@ -17,12 +17,15 @@ from ..errors import (
     Overloaded,
     RaftError,
     RangeTooLarge,
+    TransferFailed,
     Unavailable,
 )
-from ..types import LogIndex, NodeStatus
+from ..types import LogIndex, NodeId, NodeStatus
 
 __all__ = [
     "ClientMessage",
+    "HandOver",
+    "HandedOver",
     "RangesRead",
     "ReadRanges",
     "RequestFailed",
@@ -42,6 +45,7 @@ FailureKind: TypeAlias = Literal[
     "overloaded",
     "unknown",
     "stopped",
+    "transfer",
 ]
 
 
@@ -77,6 +81,21 @@ class StatusReport(msgspec.Struct, frozen=True, array_like=True, tag=35):
     status: NodeStatus
 
 
+class HandOver(msgspec.Struct, frozen=True, array_like=True, tag=38):
+    """Have the leader hand over to `target`; None: to whoever holds most."""
+
+    request_id: int
+    remaining_ns: int
+    target: NodeId | None
+
+
+class HandedOver(msgspec.Struct, frozen=True, array_like=True, tag=39):
+    """`leader_id` leads now."""
+
+    request_id: int
+    leader_id: NodeId
+
+
 class RequestFailed(msgspec.Struct, frozen=True, array_like=True, tag=37):
     """What was asked is not done; `error_of` makes the error of it again.
 
@@ -91,7 +110,9 @@ class RequestFailed(msgspec.Struct, frozen=True, array_like=True, tag=37):
     count: int = 1
 
 
-ClientMessage: TypeAlias = ReadRanges | RangesRead | RequestStatus | StatusReport | RequestFailed
+ClientMessage: TypeAlias = (
+    ReadRanges | RangesRead | RequestStatus | StatusReport | HandOver | HandedOver | RequestFailed
+)
 
 
 def failure(request_id: int, error: RaftError, count: int = 1) -> RequestFailed:
@@ -114,6 +135,8 @@ def _described(error: RaftError) -> tuple[FailureKind, str, int, int]:
             return "unavailable", error.why, 0, 0
         case NodeStopped():
             return "stopped", str(error), 0, 0
+        case TransferFailed():
+            return "transfer", error.why, 0, 0
         case InvalidRequest() | DecodeFailed():
             return "invalid", str(error), 0, 0
         case _:
@@ -135,6 +158,8 @@ def error_of(message: RequestFailed) -> RaftError:
             return Unavailable(message.text)
         case "stopped":
             return Unavailable(message.text)
+        case "transfer":
+            return TransferFailed(message.text)
         case "invalid":
             return InvalidRequest(message.text)
         case "unknown":

@@ -6,12 +6,20 @@ from typing import assert_never
 
 from totora import RemoteProcedureCall
 from totora.core.effects import Apply, Effect, Persist, Send
-from totora.core.messages import AppendEntries, Propose, RequestPreVote, RequestRead, RequestVote
+from totora.core.messages import (
+    AppendEntries,
+    Propose,
+    RequestPreVote,
+    RequestRead,
+    RequestTransfer,
+    RequestVote,
+    TimeoutNow,
+)
 
 
 def name_of(call: RemoteProcedureCall) -> str:
     match call:
-        case RequestVote() | RequestPreVote():
+        case RequestVote() | RequestPreVote() | TimeoutNow() | RequestTransfer():
             return "election"
         case AppendEntries():
             return "replication"
@@ -26,12 +34,14 @@ def carry_out(effect: Effect) -> None:
         case Persist() | Send() | Apply():
             return
         case _:
-            assert_never(effect)  # E: seven others are not handled
+            assert_never(effect)  # E: eight others are not handled
 
 
 def all_of_them(call: RemoteProcedureCall) -> str:
     match call:
         case RequestVote() | RequestPreVote() | AppendEntries() | Propose() | RequestRead():
+            return "handled"
+        case TimeoutNow() | RequestTransfer():
             return "handled"
         case _:
             assert_never(call)
