@@ -15,6 +15,7 @@ import pytest
 from tests.processes.waiting import HANG_S, QUICK, run
 from totora import Client, Entry, Node, OutOfRange, Overloaded, RangeTooLarge
 from totora.aio import face as face_module
+from totora.aio import ranges as ranges_module
 from totora.aio.face import Face
 from totora.aio.questions import Questions
 from totora.cli.demo_cluster import free_addresses
@@ -225,6 +226,37 @@ def test_of_very_many_some_wake_in_the_next_turn(monkeypatch: pytest.MonkeyPatch
             assert [entry.value for entry in woken] == [b"%d" % n for n in range(35)]
             assert [entry.index - woken[0].index for entry in woken] == list(range(35))
             assert {20, 30} <= set(turns), "the loop came round in between"
+
+    run(scenario())
+
+
+@KINDS
+def test_of_many_readers_half_wake_in_the_next_turn(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the first ask for next is under way by then; each gets its own entries all the same."""
+    monkeypatch.setattr(ranges_module, "WAKE_MIN", 10)
+
+    async def scenario() -> None:
+        async with face_of(kind) as face:
+            first = (await face.append([b"%d" % n for n in range(50)]))[0].index
+            loop = asyncio.get_running_loop()
+            woken: list[int] = []
+            turns: list[int] = []
+
+            async def read(n: int) -> None:
+                (entry,) = await face.index_range(first + n, first + n)
+                assert entry.value == b"%d" % n
+                woken.append(n)
+                if len(woken) == 1:
+                    look()
+
+            def look() -> None:
+                turns.append(len(woken))
+                if len(woken) < 50:
+                    loop.call_soon(look)
+
+            await asyncio.gather(*(read(n) for n in range(50)))
+            assert woken == list(range(50))
+            assert {37, 47} <= set(turns), "the loop came round in between"
 
     run(scenario())
 

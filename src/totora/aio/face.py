@@ -23,7 +23,7 @@ __all__ = ["Backend", "Face", "values_of"]
 
 T = TypeVar("T")
 
-WAKE_MAX: Final = 512
+WAKE_MAX: Final = 256
 """How many who wait for the same batch wake in one turn of the loop."""
 
 

@@ -5,6 +5,7 @@ index_range -> Readers -> Ranges -> confirmed at one moment -> batches -> entrie
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Generic, TypeAlias, TypeVar
@@ -23,6 +24,9 @@ T = TypeVar("T")
 
 RANGES_MAX: Final = 1_024
 """Ranges of one lot."""
+
+WAKE_MIN: Final = 32
+"""Of more readers than this half wake in one turn of the loop: what they ask for next is under way while the others wake."""
 
 ResolveRanges: TypeAlias = Callable[[int, int, Sequence[Batch] | RaftError], None]
 """The outcome of the ranges of a lot from one place up to, without, another: batches that hold them all."""
@@ -103,7 +107,11 @@ class Readers(Generic[T]):
         self.answers: list[Callable[[list[Entry[T]] | RaftError], None]] = []
 
     def resolve(self, start: int, stop: int, outcome: Sequence[Batch] | RaftError) -> None:
-        """Each gets the entries of its own range."""
+        """Each gets the entries of its own range; of many the second half in the next turn of the loop."""
+        if stop - start > WAKE_MIN:
+            half = start + max(WAKE_MIN, (stop - start) // 2)
+            asyncio.get_running_loop().call_soon(self.resolve, half, stop, outcome)
+            stop = half
         answers = self.answers[start:stop]
         if isinstance(outcome, RaftError):
             for answer in answers:
