@@ -32,7 +32,7 @@ class Transfers:
     """What one node asked its leaders for, by the number of the question."""
 
     def __init__(self) -> None:
-        self._asked: dict[int, _Asked] = {}
+        self.under_way: dict[int, _Asked] = {}
 
     def ask(
         self,
@@ -47,17 +47,17 @@ class Transfers:
 
         False: too many were asked for already, and this one has its outcome.
         """
-        if len(self._asked) >= PENDING_TRANSFERS_MAX:
+        if len(self.under_way) >= PENDING_TRANSFERS_MAX:
             resolve(Overloaded(PENDING_TRANSFERS_MAX, "transfers"))
             return False
-        self._asked[request_id] = _Asked(target, leader_id, term, deadline_ns, resolve)
+        self.under_way[request_id] = _Asked(target, leader_id, term, deadline_ns, resolve)
         return True
 
     def led(self, leader_id: NodeId, term: Term) -> None:
         """`leader_id` leads in `term`."""
-        for request_id, asked in list(self._asked.items()):
+        for request_id, asked in list(self.under_way.items()):
             if term > asked.term:
-                del self._asked[request_id]
+                del self.under_way[request_id]
                 if leader_id == asked.leader_id or asked.target not in (None, leader_id):
                     again = "again" if leader_id == asked.leader_id else "instead"
                     asked.resolve(TransferFailed(f"node {leader_id} leads {again}, in term {term}"))
@@ -65,25 +65,21 @@ class Transfers:
                     asked.resolve(leader_id)
 
     def refused(self, request_id: int, why: str) -> None:
-        asked = self._asked.pop(request_id, None)
+        asked = self.under_way.pop(request_id, None)
         if asked is not None:
             asked.resolve(TransferFailed(why))
 
-    @property
-    def under_way(self) -> bool:
-        return bool(self._asked)
-
     def deadline(self) -> int:
         """When `expire` is wanted next; FAR_NS: nothing is under way."""
-        return min((asked.deadline_ns for asked in self._asked.values()), default=FAR_NS)
+        return min((asked.deadline_ns for asked in self.under_way.values()), default=FAR_NS)
 
     def expire(self, now: int) -> None:
-        for request_id, asked in list(self._asked.items()):
+        for request_id, asked in list(self.under_way.items()):
             if now >= asked.deadline_ns:
                 self.refused(request_id, f"node {asked.leader_id} still leads, as far as this node knows")
 
     def stop(self, cause: BaseException | None) -> None:
         """The node stops: whether another one takes over is not known here."""
-        asked, self._asked = self._asked, {}
+        asked, self.under_way = self.under_way, {}
         for each in asked.values():
             each.resolve(NodeStopped(cause))
