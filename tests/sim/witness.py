@@ -26,7 +26,7 @@ from totora.errors import ProtocolError
 from totora.ports import Stream
 from totora.sim.disk import MemoryDisk
 from totora.sim.world import Host, World
-from totora.storage.identity import Identity, _read
+from totora.storage.identity import Identity, read_identity
 from totora.storage.wal import WriteAheadLog
 from totora.types import LogIndex, NodeId
 from totora.wire import codec
@@ -54,7 +54,7 @@ def kept_by(disk: MemoryDisk) -> Kept:
     copy = disk.durable_copy()
     if "IDENTITY" not in copy.names:
         return Kept(None, HardState(), [])
-    identity = _read(copy)
+    identity = read_identity(copy)
     if not any(name.endswith(".log") for name in copy.names):
         return Kept(identity, HardState(), [])
     log = WriteAheadLog(

@@ -17,6 +17,8 @@ from .options import (
     bind_option,
     json_option,
     nodes_option,
+    nodes_option_or_offline,
+    offline_options,
     require_encryption,
     security_options,
     timeout_option,
@@ -41,6 +43,7 @@ totora append FILE                   send lines to them
 totora log                           read them
 totora status                        see how the nodes are
 totora transfer                      let another one lead
+totora verify --data data/1          check the directory of one that is stopped
 totora simulate                      look for what could ever go wrong
 """
 
@@ -122,14 +125,17 @@ def append(
 
 
 @totora.command(short_help="Print the entries.")
-@nodes_option
+@nodes_option_or_offline
+@offline_options
 @click.option("--from", "first", type=INDEX, metavar="N", default=1, show_default=True, help="First index.")
 @click.option("--to", "last", type=INDEX, metavar="M", help="Last index; without it: to the end.")
 @timeout_option(5.0, "So long may an answer take.")
 @security_options
 @json_option
 def log(
-    nodes: dict[NodeId, Address],
+    nodes: dict[NodeId, Address] | None,
+    data: Path | None,
+    offline: bool,
     first: int,
     last: int | None,
     timeout: float,
@@ -140,14 +146,48 @@ def log(
 
     Indexes may skip: the cluster's own entries take places too. A range may reach beyond the end.
 
+    With --offline: what the directory --data of a stopped node holds, committed or not; it stays as it is. Entries that are
+    not text are shown as JSON.
+
     --json: objects with index, term and value.
     """
     if last is not None and last < first:
         raise click.UsageError(f"--to {last} lies before --from {first}")
+    if offline != (data is not None):
+        raise click.UsageError("--data and --offline belong together: stop the node, then read its directory")
+    if data is not None:
+        from .offline import print_offline
+
+        print_offline(data, first, last, as_json=as_json)
+        return
+    if nodes is None:
+        raise click.MissingParameter(param_type="option", param_hint="'--nodes' (env var: 'TOTORA_NODES')")
     require_encryption(nodes.values(), security)
     from .log import print_log
 
     print_log(nodes, security, first, last, timeout_s=timeout, as_json=as_json)
+
+
+@totora.command(short_help="Check a stopped node's data directory.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    metavar="DIRECTORY",
+    required=True,
+    help="Of a node that does not run.",
+)
+@json_option
+def verify(data: Path, as_json: bool) -> None:
+    """Read all of a data directory, while no node runs there, and tell whose it is and what it holds; it stays as it is.
+
+    Fails if anything is damaged, and names each segment's first damage by file and offset, and what to do about it.
+
+    --json: one object with sound, damages and, unless the end of the log is damaged, node, cluster_id, store_id, incarnation,
+    term, voted_for, first_index, last_index, commit_index, voters and segments.
+    """
+    from .offline import verify as verify_data
+
+    verify_data(data, as_json=as_json)
 
 
 @totora.command(short_help="Show how each node is, and what is amiss.")

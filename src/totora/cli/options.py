@@ -24,6 +24,8 @@ __all__ = [
     "bind_option",
     "json_option",
     "nodes_option",
+    "nodes_option_or_offline",
+    "offline_options",
     "parse_address",
     "parse_nodes",
     "require_encryption",
@@ -108,15 +110,33 @@ def parse_nodes(text: str) -> dict[NodeId, Address]:
         raise click.BadParameter(str(error)) from error
 
 
-nodes_option: Final = click.option(
-    "--nodes",
-    metavar="ID=HOST:PORT,...",
-    callback=lambda context, option, text: parse_nodes(text),
-    required=True,
-    envvar="TOTORA_NODES",
-    show_envvar=True,
-    help="Every member's id and address, separated by commas.",
-)
+def _nodes_option(*, required: bool) -> Callable[[F], F]:
+    return click.option(
+        "--nodes",
+        metavar="ID=HOST:PORT,...",
+        callback=lambda context, option, text: None if text is None else parse_nodes(text),
+        required=required,
+        envvar="TOTORA_NODES",
+        show_envvar=True,
+        help="Every member's id and address, separated by commas.",
+    )
+
+
+nodes_option: Final = _nodes_option(required=True)
+nodes_option_or_offline: Final = _nodes_option(required=False)
+
+
+def offline_options(command: F) -> F:
+    """--data and --offline, which belong together."""
+    data = click.option(
+        "--data",
+        type=click.Path(path_type=Path),
+        metavar="DIRECTORY",
+        help="With --offline: of a node that does not run.",
+    )
+    return data(click.option("--offline", is_flag=True, help="Read --data, and ask nobody.")(command))
+
+
 bind_option: Final = click.option(
     "--bind",
     metavar="HOST:PORT",

@@ -22,7 +22,7 @@ from ..config import Settings
 from ..core.batch import Batch
 from ..errors import StorageError
 from ..ports import Ports, StateMachine
-from ..storage.identity import _read as read_identity
+from ..storage.identity import read_identity
 from ..storage.recovery import sound_records
 from ..storage.segment import FIRST_RECORD, read_header
 from ..storage.wal import WriteAheadLog

@@ -20,7 +20,7 @@ from ..ports import Disk, Lock
 from ..types import NodeId, Random
 from .segment import is_of_the_disk, named, storage_error
 
-__all__ = ["DataDirectory", "Identity", "open_directory"]
+__all__ = ["IDENTITY", "LOCK", "DataDirectory", "Identity", "open_directory", "read_identity"]
 
 FORMAT_VERSION: Final = 1
 IDENTITY: Final = "IDENTITY"
@@ -116,7 +116,7 @@ def _open(
 ) -> Identity:
     names = disk.list()
     if IDENTITY in names:
-        identity = _read(disk)
+        identity = read_identity(disk)
         _check(disk.path, identity, node_id, configuration, fingerprint)
         return identity
     _require_empty(disk.path, names)
@@ -169,7 +169,8 @@ def _check(
         )
 
 
-def _read(disk: Disk) -> Identity:
+def read_identity(disk: Disk) -> Identity:
+    """What the directory says of itself. Raises ConfigurationError if that is damaged or of a newer version, OSError."""
     path = f"{disk.path}/{IDENTITY}"
     file = disk.open(IDENTITY)
     try:
