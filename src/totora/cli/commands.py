@@ -43,7 +43,7 @@ totora append FILE                   send lines to them
 totora log                           read them
 totora status                        see how the nodes are
 totora transfer                      let another one lead
-totora verify --data data/1          check the directory of one that is stopped
+totora verify --data data/1          check a stopped node's directory
 totora simulate                      look for what could ever go wrong
 """
 
