@@ -73,9 +73,9 @@ BUGS: Final = (
         "hashicorp#683",
         [
             (
-                State.is_stalled,
-                "self.now - self._storage_ns > patience_ns",
-                "self.now - self._storage_ns > patience_ns * 1_000",
+                State.stalled_ns,
+                "return now - self._storage_ns if self._writes else 0",
+                "return 0",
             )
         ],
         unlikely="the others commit without its disk; that they do so under another leader shows in no answer",

@@ -6,6 +6,8 @@ import pytest
 
 from tests.session.cluster import Cluster, S, is_kind
 from totora.core.messages import AppendAccepted, AppendEntries
+from totora.core.roles import Leader
+from totora.session import explain as module
 from totora.session.explain import explain
 
 
@@ -62,19 +64,43 @@ def test_commit_that_waits_names_the_silent_node() -> None:
     start = cluster.clock.now
     cluster.take(lambda envelope: True)
     cluster.append(1, b"x")
+    cluster.settle(lambda envelope: False)
     cluster.clock.now = start + S // 2
     assert why(cluster, 1) is None, "too early to complain"
     cluster.clock.now = start + 2 * S
-    assert why(cluster, 1) == "commit waits at 1: node 3 has not answered for 2.0 s"
+    assert why(cluster, 1) == (
+        "commit waits at 1: node 2 has not answered for 2.0 s, node 3 has not answered for 2.0 s"
+    )
     cluster.take(is_kind(AppendEntries, AppendAccepted))
+
+
+def test_commit_that_waits_names_each_that_holds_it_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BEHIND", 1)
+    cluster = Cluster()
+    cluster.elect(1)
+    start = cluster.clock.now
+    cluster.held.add(1)
+    for n in range(3):
+        cluster.append(1, b"%d" % n)
+    cluster.take(lambda envelope: True)
+    cluster.clock.now = start + 2 * S
+    leader = cluster.engine(1).raft.role
+    assert isinstance(leader, Leader)
+    leader.progress[3].contact_ns = cluster.clock.now
+    assert why(cluster, 1) == (
+        "commit waits at 1: the disk of node 1 has completed no write for 2.0 s, node 2 has not answered for 2.0 s, "
+        "node 3 is 3 entries behind"
+    )
 
 
 def test_commit_that_waits_for_the_own_disk_alone() -> None:
     cluster = Cluster(1)
     cluster.elect(1)
+    cluster.held.add(1)
     cluster.append(1, b"x")
+    assert why(cluster, 1) is None, "too early to complain"
     cluster.clock.now += 2 * S
-    assert why(cluster, 1) is None
+    assert why(cluster, 1) == "commit waits at 1: the disk of node 1 has completed no write for 2.0 s"
 
 
 def test_a_leader_that_cannot_be_reached() -> None:

@@ -113,6 +113,10 @@ class Raft:
         """Who may be judged by: None until the entry that founds the cluster is known to be committed."""
         return self._state.log.summary.cluster_id
 
+    def stalled_ns(self, now: int) -> int:
+        """For how long writes are under way and none has become durable; 0: none is under way."""
+        return self._state.stalled_ns(now)
+
     def deadline(self) -> int:
         """When the next Tick is wanted, nanoseconds; never in the past for long: a Tick always moves it."""
         return self._state.role.deadline_ns
@@ -220,7 +224,7 @@ class Raft:
                 if late:
                     # This process was held up, and so was its hearing: ask again before believing that nobody is there.
                     leader.quorum_ns = state.now + state.settings.election_min_ns
-                elif state.is_stalled(state.settings.election_min_ns):
+                elif state.stalled_ns(state.now) > state.settings.election_min_ns:
                     follow(state, state.current_term, None)
                     return
                 transfer.expire_transfer(state, leader)

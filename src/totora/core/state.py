@@ -99,9 +99,9 @@ class State:
         oldest = self._writes[0].token if self._writes else self.staged.token if self.staged else None
         return oldest is None or self._promise_token < oldest
 
-    def is_stalled(self, patience_ns: int) -> bool:
-        """Writes are under way, and for so long none has become durable."""
-        return bool(self._writes) and self.now - self._storage_ns > patience_ns
+    def stalled_ns(self, now: int) -> int:
+        """For how long writes are under way and none has become durable; 0: none is under way."""
+        return now - self._storage_ns if self._writes else 0
 
     def election_deadline(self) -> int:
         """When to stand for election if nothing is heard: random, so that votes rarely split (section 5.2)."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
+from typing import Final
 
 from ..core.quorum import has_quorum
 from ..core.raft import Raft
@@ -10,6 +12,13 @@ from ..core.roles import Candidate, Leader, PreCandidate
 from ..types import NodeId
 
 __all__ = ["explain"]
+
+
+LATE_S: Final = 1.0
+"""Longer than this nothing takes that is well."""
+
+BEHIND: Final = 10_000
+"""Entries that a follower may lack without a word."""
 
 
 def explain(raft: Raft, linked: AbstractSet[NodeId], now: int) -> str | None:
@@ -30,18 +39,8 @@ def explain(raft: Raft, linked: AbstractSet[NodeId], now: int) -> str | None:
         case Leader(transfer=transfer) if transfer is not None:
             return f"node {raft.id} is handing over to node {transfer.target}"
         case Leader() as leader:
-            if raft.commit_index < raft.log.last_index:
-                silent = (
-                    max(
-                        ((now - progress.contact_ns) / 1e9, peer)
-                        for peer, progress in leader.progress.items()
-                    )
-                    if leader.progress
-                    else None
-                )
-                if silent is not None and silent[0] > 1:
-                    return f"commit waits at {raft.commit_index}: node {silent[1]} has not answered for {silent[0]:.1f} s"
-            return None
+            held_up = list(_held_up(raft, leader, now)) if raft.commit_index < raft.log.last_index else []
+            return f"commit waits at {raft.commit_index}: {', '.join(held_up)}" if held_up else None
         case PreCandidate() | Candidate():
             return f"no leader: node {raft.id} is asking for votes in term {raft.current_term}"
         case _ if raft.leader_id is None:
@@ -50,3 +49,17 @@ def explain(raft: Raft, linked: AbstractSet[NodeId], now: int) -> str | None:
             return f"node {raft.leader_id} leads but cannot be reached from node {raft.id}"
         case _:
             return None
+
+
+def _held_up(raft: Raft, leader: Leader, now: int) -> Iterator[str]:
+    """What keeps a majority from holding what the leader has."""
+    stalled_s = raft.stalled_ns(now) / 1e9
+    if stalled_s > LATE_S:
+        yield f"the disk of node {raft.id} has completed no write for {stalled_s:.1f} s"
+    for peer, progress in sorted(leader.progress.items()):
+        silent_s = (now - progress.contact_ns) / 1e9
+        behind = raft.log.last_index - progress.match_index
+        if silent_s > LATE_S:
+            yield f"node {peer} has not answered for {silent_s:.1f} s"
+        elif behind > BEHIND:
+            yield f"node {peer} is {behind:,} entries behind"
