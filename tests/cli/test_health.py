@@ -101,6 +101,13 @@ def test_addresses_that_were_mixed_up() -> None:
     ]
 
 
+def test_a_follower_that_is_far_behind() -> None:
+    """What the leader knows; a few entries are always under way."""
+    near = PeerStatus(id=1, address="a:1", linked=True, match_index=12_345_000)
+    far = PeerStatus(id=3, address="a:3", linked=True, match_index=12_000_000)
+    assert remarks({2: status(2, "leader", peers=(near, far))}, NODES) == ["node 3 is 345,678 entries behind"]
+
+
 def test_refused_peers_and_volatile_nodes() -> None:
     peer = PeerStatus(id=3, address="a:1", linked=False, refused="has another store")
     assert remarks({1: status(1, "leader", peers=(peer,), volatile=True)}, NODES) == [

@@ -7,6 +7,7 @@ from typing import Final, TypeAlias
 
 from ..aio.client import Client
 from ..errors import NotLeader, OutcomeUnknown, RaftError, Unavailable
+from ..session.explain import BEHIND
 from ..types import Address, NodeId, NodeStatus
 from .text import count
 
@@ -68,6 +69,11 @@ def remarks(found: Found, nodes: Mapping[NodeId, Address]) -> list[str]:
             lines.append(f"node {status.id}: {status.why}")
         lines += [
             f"node {status.id}, of node {peer.id}: {peer.refused}" for peer in status.peers if peer.refused
+        ]
+        lines += [
+            f"node {peer.id} is {behind:,} entries behind"
+            for peer in status.peers
+            if peer.match_index is not None and (behind := status.last_index - peer.match_index) > BEHIND
         ]
         if status.volatile:
             lines.append(f"node {status.id} keeps its log in memory only")

@@ -11,7 +11,7 @@ from ..core.raft import Raft
 from ..core.roles import Candidate, Leader, PreCandidate
 from ..types import NodeId
 
-__all__ = ["explain"]
+__all__ = ["BEHIND", "explain"]
 
 
 LATE_S: Final = 1.0
