@@ -106,7 +106,7 @@ class Cluster:
         self.workers: dict[int, Worker] = {}
 
     def start(self, id: int) -> Worker:
-        setup = {
+        setup: dict[str, object] = {
             "id": id,
             "nodes": self.nodes,
             "data_dir": str(self.folder / f"node{id}") if self.folder else None,

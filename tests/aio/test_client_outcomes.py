@@ -166,8 +166,8 @@ def test_who_is_refused_by_all_for_good_must_mend_its_settings(code: str) -> Non
             answering(nodes[2], refusing(code)),
             client_of(nodes) as client,
         ):
-            waiting = [client.propose("entry", timeout_s=HANG_S), client.read_index(timeout_s=HANG_S)]
-            for outcome in await asyncio.gather(*waiting, return_exceptions=True):
+            entry, index = client.propose("entry", timeout_s=HANG_S), client.read_index(timeout_s=HANG_S)
+            for outcome in await asyncio.gather(entry, index, return_exceptions=True):
                 assert isinstance(outcome, ConfigurationError)
                 assert str(outcome).count(f"refuses for {code}") == 2
             with pytest.raises(ConfigurationError, match="this client is refused: "):

@@ -262,7 +262,7 @@ class Engine:
             resolve(Unavailable(self._why_waiting()))
             return
         if target == leader_id:
-            resolve(target)
+            resolve(leader_id)
             return
         request_id = self._next_request_id()
         if not self._transfers.ask(

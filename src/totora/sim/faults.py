@@ -1,223 +1,25 @@
-"""What goes wrong in a run: a schedule of faults, drawn from a seed before the run begins, and how each is done and undone.
-
-A schedule depends on the seed, the length of the run and the kinds that are allowed, and on nothing that happens in it. Each
-fault carries a number of its own from which its details are drawn, so leaving one out changes no other: a shrinker can cut a
-schedule to what is needed.
-"""
+"""What goes wrong in a run: each kind of fault, how it is done and how it is undone."""
 
 from __future__ import annotations
 
 import contextlib
 import random
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final, TypeAlias
+from collections.abc import Callable
 
-import msgspec
-
-from ..errors import RaftError, StorageError
+from ..errors import StorageError
 from ..types import NodeId
 from .disk import Fate
+from .injector import FAULTS, MS, Fault, Injector, S, Way, fault, schedule
 from .worker import WORK_NS
-from .world import Host, World
+from .world import Host
 
 __all__ = ["FAULTS", "Fault", "Injector", "schedule"]
-
-S: Final = 1_000_000_000
-MS: Final = 1_000_000
-
-_Way: TypeAlias = tuple[str, str]
-"""From one host to another."""
-
-
-class Fault(msgspec.Struct, frozen=True, array_like=True):
-    """One fault: when it begins, how long it lasts, and the number from which its details are drawn."""
-
-    kind: str
-    at_ns: int
-    for_ns: int
-    number: int
-
-
-def schedule(
-    chance: random.Random, kinds: Iterable[str], seconds: float, *, rate_per_s: float = 0.5
-) -> list[Fault]:
-    """A schedule over the first `seconds` of a run, in the order of time."""
-    allowed = sorted(kinds)
-    faults: list[Fault] = []
-    at_ns, end_ns = 0, round(seconds * S)
-    while allowed:
-        # Calm and stormy times take turns.
-        at_ns += int(chance.random() ** 2 * 3 * S / rate_per_s) + 1
-        if at_ns >= end_ns:
-            break
-        kind = allowed[int(chance.random() * len(allowed))]
-        shortest, longest = FAULTS[kind].lasts_ms
-        for_ns = int((shortest + chance.random() ** 2 * (longest - shortest)) * MS)
-        faults.append(Fault(kind, at_ns, for_ns, chance.getrandbits(48)))
-    return faults
-
-
-class Injector:
-    """Does the faults of one run to one world.
-
-    injected: how many faults took place, by kind. lost: nodes that can never come back, at most a minority.
-    """
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.injected: Counter[str] = Counter()
-        self.lost: set[NodeId] = set()
-        self.quiet = False
-        self._cuts: Counter[_Way] = Counter()
-        self._holds: Counter[_Way] = Counter()
-        self._undo: dict[int, Callable[[], object]] = {}
-        self._number = 0
-        self._starting: set[NodeId] = set()
-
-    def begin(self, faults: Iterable[Fault]) -> None:
-        """Let all of them happen when their time comes."""
-        now = self.world.loop.now_ns
-        for fault in faults:
-            self.world.loop.call_at_ns(now + fault.at_ns, lambda fault=fault: self._strike(fault))  # type: ignore[misc]
-
-    def _strike(self, fault: Fault) -> None:
-        if self.quiet:
-            return
-        undo = FAULTS[fault.kind].strike(self, random.Random(fault.number))
-        if undo is None:
-            return
-        self.injected[fault.kind] += 1
-        self._number += 1
-        number = self._number
-        self._undo[number] = undo
-        self.world.loop.call_at_ns(self.world.loop.now_ns + fault.for_ns, lambda: self._end(number))
-
-    def _end(self, number: int) -> None:
-        undo = self._undo.pop(number, None)
-        if undo is not None:
-            undo()
-
-    async def peace(self) -> None:
-        """Nothing goes wrong any more: undo everything, start every node that can be started."""
-        self.quiet = True
-        for number in sorted(self._undo):
-            self._end(number)
-        self.world.ether.heal_all()
-        for host in self.hosts():
-            host.spare()
-            host.disk.capacity_bytes = None
-            host.repair()
-            if host.up:
-                # What failed before is told now, and may be its end.
-                await self.world.until(lambda host=host: host.writer.is_idle)  # type: ignore[misc]
-            self.start(host)
-        await self.world.until(lambda: all(host.up for host in self.hosts()), within_s=60)
-
-    # -- for the faults
-
-    def hosts(self) -> list[Host]:
-        """Those that are not lost for good."""
-        return [host for id, host in self.world.hosts.items() if id not in self.lost]
-
-    def any_host(self, chance: random.Random) -> Host:
-        hosts = self.hosts()
-        return hosts[int(chance.random() * len(hosts))]
-
-    def any_up(self, chance: random.Random) -> Host | None:
-        up = [host for host in self.hosts() if host.up]
-        # Leaders are where it hurts.
-        leaders = [host for host in up if host.role == "leader"]
-        if leaders and chance.random() < 0.4:
-            return leaders[0]
-        return up[int(chance.random() * len(up))] if up else None
-
-    def any_pair(self, chance: random.Random) -> tuple[Host, Host] | None:
-        hosts = self.hosts()
-        if len(hosts) < 2:
-            return None
-        one = int(chance.random() * len(hosts))
-        other = (one + 1 + int(chance.random() * (len(hosts) - 1))) % len(hosts)
-        return hosts[one], hosts[other]
-
-    def start(self, host: Host) -> None:
-        """Start a node again, if it is down; one that refuses its damaged disk gets it back from a copy."""
-        if host.up or host.id in self.lost or host.id in self._starting:
-            return
-        self._starting.add(host.id)
-        _ = self.world.task(self._start(host))
-
-    async def _start(self, host: Host) -> None:
-        try:
-            await host.start()
-        except RaftError as error:
-            if not host.may_fail:
-                raise AssertionError(
-                    f"node {host.id} does not start, and its disk is sound: {error}"
-                ) from error
-            host.repair()
-            self.world.loop.call_at_ns(self.world.loop.now_ns + S, lambda: self.start(host))
-        finally:
-            self._starting.discard(host.id)
-
-    def cut(self, ways: Iterable[_Way]) -> Callable[[], object]:
-        """Cut these ways; each is open again once every fault that cut it is over."""
-        return _shut(list(ways), self._cuts, self.world.ether.cut, self.world.ether.heal)
-
-    def hold(self, ways: Iterable[_Way]) -> Callable[[], object]:
-        """Hold what passes by these ways; it arrives once every fault that held it is over."""
-        return _shut(list(ways), self._holds, self.world.ether.hold, self.world.ether.release)
-
-
-def _shut(
-    ways: Sequence[_Way],
-    count: Counter[_Way],
-    shut: Callable[[str, str], None],
-    open_again: Callable[[str, str], None],
-) -> Callable[[], object]:
-    for way in ways:
-        count[way] += 1
-        shut(*way)
-
-    def undo() -> None:
-        for way in ways:
-            count[way] -= 1
-            if not count[way]:
-                open_again(*way)
-
-    return undo
-
-
-Strike: TypeAlias = Callable[[Injector, random.Random], Callable[[], object] | None]
-"""Does it, and returns how it is undone; None: there was nothing to do it to."""
-
-
-@dataclass(slots=True, frozen=True)
-class Kind:
-    """A kind of fault. lasts_ms: shortest and longest."""
-
-    strike: Strike
-    lasts_ms: tuple[int, int]
-    about: str
-
-
-FAULTS: Final[dict[str, Kind]] = {}
-"""All kinds, by name."""
-
-
-def _fault(name: str, lasts_ms: tuple[int, int] = (0, 0)) -> Callable[[Strike], Strike]:
-    def register(strike: Strike) -> Strike:
-        FAULTS[name] = Kind(strike, lasts_ms, (strike.__doc__ or "").strip())
-        return strike
-
-    return register
 
 
 # -- machines
 
 
-@_fault("power", (10, 8_000))
+@fault("power", (10, 8_000))
 def _power(injector: Injector, chance: random.Random) -> Callable[[], object] | None:
     """A machine loses power, now or soon, and what was not synced: all of it, some sectors of it, or nothing."""
     host = injector.any_up(chance)
@@ -240,7 +42,7 @@ def _fate(chance: random.Random) -> Fate:
     return fates[int(chance.random() * 4)]
 
 
-@_fault("kill", (10, 5_000))
+@fault("kill", (10, 5_000))
 def _kill(injector: Injector, chance: random.Random) -> Callable[[], object] | None:
     """`kill -9` of a process; its kernel goes on."""
     host = injector.any_up(chance)
@@ -250,7 +52,7 @@ def _kill(injector: Injector, chance: random.Random) -> Callable[[], object] | N
     return lambda: injector.start(host)
 
 
-@_fault("power-all", (10, 5_000))
+@fault("power-all", (10, 5_000))
 def _power_all(injector: Injector, chance: random.Random) -> Callable[[], object] | None:
     """All machines lose power at once."""
     hosts = [host for host in injector.hosts() if host.up]
@@ -264,7 +66,7 @@ def _power_all(injector: Injector, chance: random.Random) -> Callable[[], object
     return undo if hosts else None
 
 
-@_fault("succession", (100, 8_000))
+@fault("succession", (100, 8_000))
 def _succession(injector: Injector, chance: random.Random) -> Callable[[], object] | None:
     """The leader dies, and another loses power at one of the first operations of its disk that follow."""
     up = [host for host in injector.hosts() if host.up]
@@ -284,7 +86,7 @@ def _succession(injector: Injector, chance: random.Random) -> Callable[[], objec
     return undo
 
 
-@_fault("interregnum", (2_000, 8_000))
+@fault("interregnum", (2_000, 8_000))
 def _interregnum(injector: Injector, chance: random.Random) -> Callable[[], object] | None:
     """The leader is cut off until there is another; that one dies at once, and the old one is back with what it took."""
     old = next((host for host in injector.hosts() if host.role == "leader"), None)
@@ -321,7 +123,7 @@ def _interregnum(injector: Injector, chance: random.Random) -> Callable[[], obje
     return undo
 
 
-@_fault("midway", (500, 5_000))
+@fault("midway", (500, 5_000))
 def _midway(injector: Injector, chance: random.Random) -> Callable[[], object] | None:
     """A crash between two effects of a node: after some more sends, writes or syncs."""
     host = injector.any_up(chance)
@@ -337,7 +139,7 @@ def _midway(injector: Injector, chance: random.Random) -> Callable[[], object] |
     return undo
 
 
-@_fault("transfer")
+@fault("transfer")
 def _transfer(injector: Injector, chance: random.Random) -> Callable[[], object] | None:
     """A node is asked to have the leader hand over, to one of the nodes or to whoever holds most."""
     host = injector.any_up(chance)
@@ -354,7 +156,7 @@ def _ask_transfer(host: Host, target: NodeId | None) -> None:
     asked.add_done_callback(lambda asked: asked.cancelled() or asked.exception())
 
 
-@_fault("stop", (10, 3_000))
+@fault("stop", (10, 3_000))
 def _stop(injector: Injector, chance: random.Random) -> Callable[[], object] | None:
     """A clean stop."""
     host = injector.any_up(chance)
@@ -369,7 +171,7 @@ def _stop(injector: Injector, chance: random.Random) -> Callable[[], object] | N
     return lambda: injector.world.task(restart())
 
 
-@_fault("pause", (10, 20_000))
+@fault("pause", (10, 20_000))
 def _pause(injector: Injector, chance: random.Random) -> Callable[[], object] | None:
     """A process gets no processor time; what was sent to it is delivered afterwards, however old."""
     host = injector.any_up(chance)
@@ -380,7 +182,7 @@ def _pause(injector: Injector, chance: random.Random) -> Callable[[], object] | 
     return gate.resume
 
 
-@_fault("clock")
+@fault("clock")
 def _clock(injector: Injector, chance: random.Random) -> Callable[[], object] | None:
     """A wall clock jumps, up to a day."""
     host = injector.any_up(chance)
@@ -390,7 +192,7 @@ def _clock(injector: Injector, chance: random.Random) -> Callable[[], object] | 
     return lambda: None
 
 
-@_fault("drift", (1_000, 30_000))
+@fault("drift", (1_000, 30_000))
 def _drift(injector: Injector, chance: random.Random) -> Callable[[], object] | None:
     """A node's clock runs up to a tenth too fast or too slow from its next start on."""
     host = injector.any_host(chance)
@@ -405,7 +207,7 @@ def _drift(injector: Injector, chance: random.Random) -> Callable[[], object] | 
 # -- the network
 
 
-@_fault("partition", (50, 15_000))
+@fault("partition", (50, 15_000))
 def _partition(injector: Injector, chance: random.Random) -> Callable[[], object] | None:
     """Two groups that cannot reach each other."""
     names = [host.name for host in injector.world.hosts.values()]
@@ -414,14 +216,14 @@ def _partition(injector: Injector, chance: random.Random) -> Callable[[], object
     return injector.cut(pairs) if pairs else None
 
 
-@_fault("isolate", (50, 15_000))
+@fault("isolate", (50, 15_000))
 def _isolate(injector: Injector, chance: random.Random) -> Callable[[], object] | None:
     """One node alone, in both directions or in one."""
     ways = _around(injector, chance)
     return injector.cut(ways) if ways else None
 
 
-@_fault("hold", (100, 60_000))
+@fault("hold", (100, 60_000))
 def _hold(injector: Injector, chance: random.Random) -> Callable[[], object] | None:
     """What a node sends or is sent is held back, and delivered up to a minute later."""
     ways = _around(injector, chance)
@@ -430,7 +232,7 @@ def _hold(injector: Injector, chance: random.Random) -> Callable[[], object] | N
     return injector.hold(ways) if ways else None
 
 
-def _around(injector: Injector, chance: random.Random) -> list[_Way]:
+def _around(injector: Injector, chance: random.Random) -> list[Way]:
     """The ways to one node, from it, or both."""
     host = injector.any_up(chance)
     if host is None:
@@ -441,7 +243,7 @@ def _around(injector: Injector, chance: random.Random) -> list[_Way]:
     return ways + ([(other, host.name) for other in others] if kind != 2 else [])
 
 
-@_fault("cut", (20, 12_000))
+@fault("cut", (20, 12_000))
 def _cut(injector: Injector, chance: random.Random) -> Callable[[], object] | None:
     """A link between two nodes is cut, in both directions or in one: a partial partition."""
     pair = injector.any_pair(chance)
@@ -451,7 +253,7 @@ def _cut(injector: Injector, chance: random.Random) -> Callable[[], object] | No
     return injector.cut([(one, other)] if chance.random() < 0.5 else [(one, other), (other, one)])
 
 
-@_fault("reset")
+@fault("reset")
 def _reset(injector: Injector, chance: random.Random) -> Callable[[], object] | None:
     """Every stream between two nodes is reset."""
     pair = injector.any_pair(chance)
@@ -461,7 +263,7 @@ def _reset(injector: Injector, chance: random.Random) -> Callable[[], object] | 
     return lambda: None
 
 
-@_fault("slow-link", (100, 15_000))
+@fault("slow-link", (100, 15_000))
 def _slow_link(injector: Injector, chance: random.Random) -> Callable[[], object] | None:
     """Packets of a link take up to a second, or only so many bytes pass."""
     pair = injector.any_pair(chance)
@@ -476,7 +278,7 @@ def _slow_link(injector: Injector, chance: random.Random) -> Callable[[], object
     return lambda: injector.world.ether.restore(*names)
 
 
-@_fault("loss", (100, 20_000))
+@fault("loss", (100, 20_000))
 def _loss(injector: Injector, chance: random.Random) -> Callable[[], object] | None:
     """A link loses and doubles packets; streams show it as delay."""
     pair = injector.any_pair(chance)
@@ -491,7 +293,7 @@ def _loss(injector: Injector, chance: random.Random) -> Callable[[], object] | N
 # -- disks
 
 
-@_fault("slow-disk", (200, 10_000))
+@fault("slow-disk", (200, 10_000))
 def _slow_disk(injector: Injector, chance: random.Random) -> Callable[[], object] | None:
     """Writes and syncs take up to half a second."""
     host = injector.any_up(chance)
@@ -507,7 +309,7 @@ def _slow_disk(injector: Injector, chance: random.Random) -> Callable[[], object
     return undo
 
 
-@_fault("stalled-disk", (100, 8_000))
+@fault("stalled-disk", (100, 8_000))
 def _stalled_disk(injector: Injector, chance: random.Random) -> Callable[[], object] | None:
     """No write completes for a while."""
     host = injector.any_up(chance)
@@ -517,7 +319,7 @@ def _stalled_disk(injector: Injector, chance: random.Random) -> Callable[[], obj
     return host.writer.resume
 
 
-@_fault("io-error", (100, 4_000))
+@fault("io-error", (100, 4_000))
 def _io_error(injector: Injector, chance: random.Random) -> Callable[[], object] | None:
     """EIO of the next write or sync, once: the node must stop, and may be started again."""
     host = injector.any_up(chance)
@@ -532,7 +334,7 @@ def _io_error(injector: Injector, chance: random.Random) -> Callable[[], object]
     return undo
 
 
-@_fault("full-disk", (100, 8_000))
+@fault("full-disk", (100, 8_000))
 def _full_disk(injector: Injector, chance: random.Random) -> Callable[[], object] | None:
     """No space is left: what grows fails."""
     host = injector.any_host(chance)
@@ -545,21 +347,21 @@ def _full_disk(injector: Injector, chance: random.Random) -> Callable[[], object
     return undo
 
 
-@_fault("flip", (0, 10_000))
+@fault("flip", (0, 10_000))
 def _flip(injector: Injector, chance: random.Random) -> Callable[[], object] | None:
     """A bit of the log turns over at rest: it must be noticed when it is read, and never served."""
     host = injector.any_host(chance)
     return (lambda: None) if host.damage(chance, 1) else None
 
 
-@_fault("stray-write", (0, 10_000))
+@fault("stray-write", (0, 10_000))
 def _stray_write(injector: Injector, chance: random.Random) -> Callable[[], object] | None:
     """A write lands a second time, somewhere in the log where it does not belong."""
     host = injector.any_host(chance)
     return (lambda: None) if host.damage(chance, 512) else None
 
 
-@_fault("wipe", (100, 8_000))
+@fault("wipe", (100, 8_000))
 def _wipe(injector: Injector, chance: random.Random) -> Callable[[], object] | None:
     """A machine loses its disk: what comes back under its id is refused. Only a minority, and for good."""
     size = len(injector.world.hosts)
