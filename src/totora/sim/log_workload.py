@@ -6,10 +6,11 @@ goes on with a new channel at any node. In the end the log that all nodes agree 
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 from ..errors import LogMismatch, NotAppended, OutcomeUnknown, OutOfRange, RaftError
 from ..session.channel import Channel, Ticket
@@ -26,9 +27,16 @@ BURST: Final = 50
 PURSUED: Final = 0.5
 """So many of the acknowledged appends."""
 
+TOGETHER: Final = 0.5
+"""So many of the requests that can share a lot do."""
+
 READ: Final = 0.3
 CONDITIONAL: Final = 0.45
 """Of a number from 0 to 1: below the one a read, between the two an append with a condition, above an append without."""
+
+R = TypeVar("R")
+
+Respond: TypeAlias = Callable[[Response[str]], None]
 
 _Channel: TypeAlias = "Channel[ClientRequest[str], Response[str]]"
 
@@ -179,11 +187,33 @@ class LogWorkload:
             return
         while (taken := channel.take()) is not None:
             ticket, request = taken
-            timeout_s = 0.3 + (self.patience_s - 1) * self._chance.random() ** 2
-            host.running.submit(request, self._responder(connection, ticket), timeout_s)
+            self._ask(host, request, self._chance.random(), self._responder(connection, ticket))
         self._collect(connection)
 
-    def _responder(self, connection: _Connection, ticket: Ticket[Response[str]]) -> Any:
+    def _ask(self, host: Host, request: ClientRequest[str], patience: float, respond: Respond) -> None:
+        """Ask a node, with a deadline of its own, or with the others of this turn of the loop (lots)."""
+        node = host.running
+        match request:
+            case AppendRequest(entries=[entry], prev_log_index=None) if patience < TOGETHER:
+                self._when_done(node.propose(entry), lambda entry: respond(Ok([entry])), respond)
+            case IndexRange(start, end) if patience < TOGETHER:
+                self._when_done(node.index_range(start, end), lambda entries: respond(Ok(entries)), respond)
+            case _:
+                node.submit(request, respond, 0.3 + (self.patience_s - 1) * patience**2)
+
+    def _when_done(self, asked: asyncio.Future[R], succeed: Callable[[R], None], respond: Respond) -> None:
+        def done(asked: asyncio.Future[R]) -> None:
+            error = asked.exception()
+            if error is None:
+                succeed(asked.result())
+            elif isinstance(error, RaftError):
+                respond(Err(error))
+            else:
+                self.world.loop.abort(error)
+
+        asked.add_done_callback(done)
+
+    def _responder(self, connection: _Connection, ticket: Ticket[Response[str]]) -> Respond:
         def respond(response: Response[str]) -> None:
             connection.channel.answer(ticket, response)
             self._collect(connection)
