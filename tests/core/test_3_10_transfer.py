@@ -285,6 +285,23 @@ def test_a_disk_that_is_slow_but_moves_keeps_its_leader() -> None:
     assert c.leaders() == [1]
 
 
+@pytest.mark.parametrize(("size", "lost"), [(1, ()), (2, ()), (3, (3,))])
+def test_a_leader_that_the_others_cannot_do_without_stays(size: int, lost: tuple[int, ...]) -> None:
+    """They could elect nobody: it waits for its disk."""
+    c = led(size)
+    for peer in lost:
+        c.step(1, ev.LinkLost(peer))
+    c.held.add(1)
+    propose(c, 1)
+    for _ in range(50):
+        c.tick(1)
+        c.deliver()
+    assert c.leaders() == [1]
+    c.release(1)
+    c.deliver()
+    assert c.nodes[1].commit_index == c.nodes[1].log.last_index
+
+
 def test_a_disk_that_was_idle_is_not_taken_for_a_stalled_one() -> None:
     c = led()
     c.advance(20_000)

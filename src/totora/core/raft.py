@@ -224,7 +224,7 @@ class Raft:
                 if late:
                     # This process was held up, and so was its hearing: ask again before believing that nobody is there.
                     leader.quorum_ns = state.now + state.settings.election_min_ns
-                elif state.stalled_ns(state.now) > state.settings.election_min_ns:
+                elif replication.must_give_way(state):
                     follow(state, state.current_term, None)
                     return
                 transfer.expire_transfer(state, leader)

@@ -29,6 +29,7 @@ __all__ = [
     "heartbeat",
     "lead",
     "link_up",
+    "must_give_way",
     "on_append_accepted",
     "on_append_entries",
     "on_append_rejected",
@@ -105,6 +106,12 @@ def check_quorum(state: State, leader: Leader) -> None:
 
     if not has_quorum(state.configuration, answered):
         follow(state, state.current_term, None)
+
+
+def must_give_way(state: State) -> bool:
+    """This leader's disk stands still, and the others are a majority without it: its heartbeats would keep them waiting."""
+    stands_still = state.stalled_ns(state.now) > state.settings.election_min_ns
+    return stands_still and has_quorum(state.configuration, state.linked.__contains__)
 
 
 def _send_entries(state: State, leader: Leader, peer: NodeId, progress: Progress) -> None:
