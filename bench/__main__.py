@@ -9,7 +9,7 @@ import argparse
 import shutil
 import sys
 
-from bench import commit, compare, counts, edge, failover, lag, large, length, simulation, stability
+from bench import clients, commit, compare, counts, edge, failover, lag, large, length, simulation, stability
 
 if __name__ == "__main__":
     argparse.ArgumentParser(prog="python -m bench", description=__doc__).parse_args()
@@ -19,6 +19,7 @@ if __name__ == "__main__":
     compare.main(["--page", "docs/performance.md"])
     failover.main(["--trials", "10"])
     large.main([])
+    clients.main([])
     commit.main(["--nodes", "1,3,5,7,9", "--in-flight", "1024", "--payload", "16", "--seconds", "1"])
     lagged = lag.main(["--seconds", "2", "--then", "5"])
     length.main([])
