@@ -75,18 +75,18 @@ def expire_transfer(state: State, leader: Leader) -> None:
     transfer = leader.transfer
     if transfer is not None and state.now >= transfer.deadline_ns:
         what = "did not stand for election" if transfer.asked else "did not catch up"
-        _give_up(state, leader, f"node {transfer.target} {what} within an election timeout")
+        _give_up(state, leader, transfer, f"node {transfer.target} {what} within an election timeout")
 
 
 def link_lost(state: State, peer: NodeId) -> None:
     leader = state.role
-    if isinstance(leader, Leader) and leader.transfer is not None and leader.transfer.target == peer:
-        _give_up(state, leader, f"node {peer} cannot be reached any more")
+    transfer = leader.transfer if isinstance(leader, Leader) else None
+    if isinstance(leader, Leader) and transfer is not None and transfer.target == peer:
+        _give_up(state, leader, transfer, f"node {peer} cannot be reached any more")
 
 
-def _give_up(state: State, leader: Leader, why: str) -> None:
+def _give_up(state: State, leader: Leader, transfer: Transfer, why: str) -> None:
     """Go on leading. The target may still stand, if it was asked to."""
-    transfer, leader.transfer = leader.transfer, None
-    if transfer is not None:
-        for key in transfer.keys:
-            state.emit(TransferRefused(key, why))
+    leader.transfer = None
+    for key in transfer.keys:
+        state.emit(TransferRefused(key, why))
