@@ -7,13 +7,11 @@ One JSON line a number of clients. All share the machine's cores with the nodes.
 
 from __future__ import annotations
 
-import argparse
 import json
-from pathlib import Path
 
 from bench.cluster import Worker, running
-from bench.commit import numbers
 from bench.folders import scratch
+from bench.options import numbers, options_of
 
 __all__ = ["main"]
 
@@ -29,14 +27,11 @@ def together(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_of(__doc__, folder=True)
     parser.add_argument("--clients", type=numbers, default=[1, 2, 4, 8, 16])
     parser.add_argument("--in-flight", type=int, default=16, help="of each client")
     parser.add_argument("--payload", type=int, default=256, help="bytes of an entry")
     parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--folder", type=Path, help="for the data (default: under build/)")
     options = parser.parse_args(arguments)
     with scratch(options.folder) as folder, running(3, folder) as cluster:
         leader = cluster.leader()

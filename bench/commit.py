@@ -9,7 +9,6 @@ all nodes for each commit, `cpu_us_a_node` its share of one node; `peak_mib` the
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 from pathlib import Path
@@ -17,7 +16,8 @@ from pathlib import Path
 from bench import floor
 from bench.cluster import running
 from bench.folders import scratch
-from bench.processor import forget_peaks, peak_mib, processor_s
+from bench.options import numbers, options_of
+from bench.processor import Spent
 
 __all__ = ["main", "measure"]
 
@@ -38,16 +38,14 @@ def measure(
     figures: list[dict[str, object]] = []
     with running(nodes, None if volatile else folder) as cluster:
         leader = cluster.leader()
-        ids = [worker.process.pid for worker in cluster.workers.values()]
         for payload_bytes in payloads:
             for in_flight in in_flights:
                 fields = {"payload_bytes": payload_bytes, "in_flight": in_flight}
                 leader.ask("load", seconds=min(0.5, seconds / 4), **fields)  # warm
                 target = str(profile / f"{nodes}-{payload_bytes}B-{in_flight}.prof") if profile else None
-                forget_peaks(ids)
-                before_s = processor_s(ids)
+                spent = Spent(worker.process.pid for worker in cluster.workers.values())
                 answer = leader.ask("load", seconds=seconds, profile=target, **fields)
-                cpu_us = (processor_s(ids) - before_s) * 1e6 / max(1, answer["commits"])
+                cpu_us = spent.cpu_us(answer["commits"])
                 figures.append(
                     {
                         "bench": "commit",
@@ -55,9 +53,9 @@ def measure(
                         "durable": not volatile,
                         **fields,
                         **answer,
-                        "cpu_us": round(cpu_us, 2),
+                        "cpu_us": cpu_us,
                         "cpu_us_a_node": round(cpu_us / nodes, 2),
-                        "peak_mib": peak_mib(ids),
+                        "peak_mib": spent.peak_mib,
                     }
                 )
     floors.append(floor.measure(floor_s, nodes, folder))
@@ -69,19 +67,12 @@ def measure(
     return figures
 
 
-def numbers(text: str) -> list[int]:
-    return [int(word) for word in text.split(",")]
-
-
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_of(__doc__, folder=True)
     parser.add_argument("--in-flight", type=numbers, default=[1, 64, 1024])
     parser.add_argument("--payload", type=numbers, default=[16, 256], help="bytes of an entry")
     parser.add_argument("--seconds", type=float, default=2.5, help="of each figure")
     parser.add_argument("--nodes", type=numbers, default=[3], help="of each cluster")
-    parser.add_argument("--folder", type=Path, help="on the disk to be measured (default: under build/)")
     parser.add_argument("--volatile", action="store_true", help="without disks: what the rest costs")
     parser.add_argument(
         "--profile", type=Path, help="a folder for cProfile's files, one a figure (slows the run)"

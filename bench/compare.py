@@ -7,7 +7,6 @@ One JSON line a measure. A peer that is not installed is left out, and why is sa
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import statistics
@@ -20,6 +19,7 @@ from typing import Final, Literal
 from bench import floor, page
 from bench.folders import scratch
 from bench.loads import Figure, Load, System, present
+from bench.options import options_of
 from bench.own import Totora
 from bench.peers.etcd import Etcd
 from bench.peers.pysyncobj import PySyncObj
@@ -168,12 +168,9 @@ def compare(rounds: int, seconds: float, folder: Path) -> Results:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_of(__doc__, folder=True)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each figure")
-    parser.add_argument("--folder", type=Path, help="on the disk to be measured (default: under build/)")
     parser.add_argument("--page", type=Path, help="a page to write the tables and plots into")
     options = parser.parse_args(arguments)
     if options.rounds < 1 or options.seconds <= 0:

@@ -8,7 +8,6 @@ version of Python.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import sys
@@ -19,6 +18,7 @@ from types import FrameType
 from typing import Any, Final
 
 import totora
+from bench.options import options_of
 from totora.config import Settings
 from totora.sim.world import World
 
@@ -130,9 +130,7 @@ def _leads(host: Any) -> bool:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_of(__doc__)
     parser.add_argument("--by-function", action="store_true", help="which functions they are")
     options = parser.parse_args(arguments)
     for in_flight, payload_bytes in ((1, 16), (64, 16), (1024, 16)):

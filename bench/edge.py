@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
+from bench.options import options_of
 from totora.aio.face import Backend, Face
 from totora.aio.loops import new_event_loop
 from totora.session.units import Appended, Lot, ResolvePart
@@ -122,9 +123,7 @@ def instructions(what: str, callers: int, collector: bool) -> int:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_of(__doc__)
     parser.add_argument("--callers", type=int, default=1_024)
     parser.add_argument("--play", choices=("future", "propose"), help=argparse.SUPPRESS)
     parser.add_argument("--entries", type=int, default=SHORT, help=argparse.SUPPRESS)

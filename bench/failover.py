@@ -10,7 +10,6 @@ ratios to totora. A peer that is not installed is left out, and why is said.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
@@ -20,6 +19,7 @@ import msgspec
 
 from bench.folders import scratch
 from bench.loads import System, present
+from bench.options import options_of
 from bench.own import Totora
 from bench.peers.etcd import Etcd
 from bench.peers.pysyncobj import PySyncObj
@@ -67,12 +67,9 @@ def summary(trials: list[Trial], own: list[Trial]) -> dict[str, dict[str, object
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_of(__doc__, folder=True)
     parser.add_argument("--trials", type=int, default=10)
     parser.add_argument("--nodes", type=int, default=3)
-    parser.add_argument("--folder", type=Path, help="for the data (default: under build/)")
     options = parser.parse_args(arguments)
     if options.trials < 1 or options.nodes < 3:
         parser.error("at least one trial, and three nodes, of which one may die")

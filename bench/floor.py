@@ -7,7 +7,6 @@ Three nodes share the disk, so the sync is measured with as many writers as ther
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import socket
@@ -22,6 +21,7 @@ from typing import Final
 import msgspec
 
 from bench.folders import scratch
+from bench.options import options_of
 
 __all__ = ["Floor", "measure", "percentile"]
 
@@ -108,12 +108,9 @@ def measure(seconds: float, nodes: int, folder: Path) -> Floor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_of(__doc__, folder=True)
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--nodes", type=int, default=3)
-    parser.add_argument("--folder", type=Path, help="on the disk to be measured (default: under build/)")
     options = parser.parse_args()
     with scratch(options.folder) as folder:
         floor = measure(options.seconds, options.nodes, folder)

@@ -21,6 +21,7 @@ from typing import Final
 
 from bench.cluster import Worker, running
 from bench.folders import scratch
+from bench.options import options_of
 from bench.processor import forget_peaks, peak_mib
 
 __all__ = ["main"]
@@ -129,17 +130,14 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, object]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_of(__doc__, folder=True)
     parser.add_argument("--seconds", type=float, default=5.0, help="that the follower stands still")
     parser.add_argument("--then", type=float, default=5.0, help="seconds of load after that")
     parser.add_argument("--payload", type=int, default=256, help="bytes of an entry")
     parser.add_argument("--in-flight", type=int, default=1024)
-    parser.add_argument("--folder", type=Path, help="for the data (default: under build/)")
     options = parser.parse_args(arguments)
-    if options.seconds <= 0 or options.then <= NEAR_S:
-        parser.error(f"--seconds: more than none; --then: more than {NEAR_S:.0f}")
+    if min(options.seconds, options.then) <= NEAR_S:
+        parser.error(f"--seconds, --then: more than {NEAR_S:g}, within which nobody has fallen behind")
     with scratch(options.folder) as folder:
         figure = measure(options, folder)
     print(json.dumps(figure), flush=True)

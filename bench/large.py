@@ -7,23 +7,19 @@ Default settings. One JSON line.
 
 from __future__ import annotations
 
-import argparse
 import json
-from pathlib import Path
 
 from bench.cluster import running
 from bench.folders import scratch
+from bench.options import options_of
 
 __all__ = ["main"]
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_of(__doc__, folder=True)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--mib", type=int, default=8, help="of a batch")
-    parser.add_argument("--folder", type=Path, help="for the data (default: under build/)")
     options = parser.parse_args(arguments)
     if not 1 <= options.mib <= 8 or options.seconds <= 0:
         parser.error("--mib: 1 to 8, the largest batch; --seconds: more than none")

@@ -8,7 +8,6 @@ node whose log has one entry in each batch. One JSON line a figure.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import statistics
@@ -18,6 +17,7 @@ from typing import Final
 
 from bench.cluster import Cluster, Worker, running
 from bench.folders import scratch
+from bench.options import options_of
 from bench.processor import peak_memory_bytes
 from totora import Settings
 from totora.aio.opening import Opened, open_store
@@ -125,11 +125,8 @@ def tell(**figures: object) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_of(__doc__, folder=True)
     parser.add_argument("--entries", type=int, default=10_000_000)
-    parser.add_argument("--folder", type=Path, help="for the data (default: under build/)")
     options = parser.parse_args(arguments)
     if options.entries < SHORT:
         parser.error(f"--entries: at least {SHORT:,}, which it is compared with")

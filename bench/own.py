@@ -11,7 +11,7 @@ from typing import Final
 from bench.checks import require_all
 from bench.cluster import Cluster, Worker, running
 from bench.loads import Figure, Load
-from bench.processor import forget_peaks, peak_mib, processor_s
+from bench.processor import Spent
 
 __all__ = ["Totora"]
 
@@ -92,19 +92,17 @@ class _Session:
             "entries": load.entries,
         }
         driver.ask("load", seconds=WARM_S, **fields)
-        ids = [worker.process.pid for worker in self.cluster.workers.values()]
         before = self.cluster.leader().ask("status") if self.cluster.loss else None
-        forget_peaks(ids)
-        before_s = processor_s(ids)
+        spent = Spent(worker.process.pid for worker in self.cluster.workers.values())
         answer = driver.ask("load", seconds=seconds, **fields)
-        cpu_us = (processor_s(ids) - before_s) * 1e6 / max(1, answer["commits"])
+        cpu_us, memory_mib = spent.cpu_us(answer["commits"]), spent.peak_mib
         if before:
             require_all(self.cluster, before, answer)
         return Figure(
             answer["commits_per_s"],
             answer["p50_ms"] or 0.0,
             answer["p99_ms"] or 0.0,
-            round(cpu_us, 2),
+            cpu_us,
             answer["failures"],
-            peak_mib(ids),
+            memory_mib,
         )

@@ -7,12 +7,30 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-__all__ = ["forget_peaks", "peak_memory_bytes", "peak_mib", "processor_s"]
+__all__ = ["Spent", "forget_peaks", "peak_memory_bytes", "peak_mib"]
 
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
 
-def processor_s(ids: Iterable[int]) -> float:
+class Spent:
+    """What these processes take from now on."""
+
+    def __init__(self, ids: Iterable[int]) -> None:
+        self._ids = tuple(ids)
+        forget_peaks(self._ids)
+        self._before_s = _processor_s(self._ids)
+
+    def cpu_us(self, count: int) -> float:
+        """Processor time of all of them, for each of so many, microseconds."""
+        return round((_processor_s(self._ids) - self._before_s) * 1e6 / max(1, count), 2)
+
+    @property
+    def peak_mib(self) -> float:
+        """The most that any of them had in memory, MiB."""
+        return peak_mib(self._ids)
+
+
+def _processor_s(ids: Iterable[int]) -> float:
     """User and system time of these processes so far, seconds."""
     ticks = 0
     for id in ids:

@@ -9,11 +9,12 @@ dearer than they are. What waits in the kernel for something to happen is not in
 
 from __future__ import annotations
 
-import argparse
 import pstats
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, Final
+
+from bench.options import options_of
 
 __all__ = ["main", "shares"]
 
@@ -46,9 +47,7 @@ def _layer(file: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_of(__doc__)
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
     options = parser.parse_args(arguments)
     try:

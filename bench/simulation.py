@@ -8,7 +8,6 @@ run of the first seed.
 
 from __future__ import annotations
 
-import argparse
 import cProfile
 import json
 import pstats
@@ -18,6 +17,7 @@ from collections import Counter
 from pathlib import PurePath
 from typing import Any, Final
 
+from bench.options import options_of
 from totora.sim.simulation import Plan, Simulation
 
 __all__ = ["main"]
@@ -35,9 +35,7 @@ CHECKS: Final = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_of(__doc__)
     parser.add_argument("--seeds", default="0:8", help="from:to")
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--size", type=int, default=3)

@@ -7,16 +7,15 @@ A progress line every ten seconds on stderr, one JSON line at the end; exit code
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
 import time
-from pathlib import Path
 from typing import Final
 
 from bench.cluster import running
 from bench.folders import scratch
+from bench.options import options_of
 
 __all__ = ["main"]
 
@@ -24,14 +23,11 @@ SLICE_S: Final = 10.0
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_of(__doc__, folder=True)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--in-flight", type=int, default=1024)
     parser.add_argument("--payload", type=int, default=16)
     parser.add_argument("--nodes", type=int, default=3)
-    parser.add_argument("--folder", type=Path, help="for the data (default: under build/)")
     options = parser.parse_args(arguments)
     rates: list[int] = []
     failures, slowest_ms = 0, 0.0

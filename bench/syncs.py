@@ -7,7 +7,6 @@ As many writers at once as there are nodes on this disk. One JSON line a figure:
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.folders import scratch
+from bench.options import options_of
 from totora.aio.disk import RealFile
 
 __all__ = ["main"]
@@ -61,11 +61,8 @@ def measure(folder: Path, writers: int, size_bytes: int, filled: bool) -> float:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options_of(__doc__, folder=True)
     parser.add_argument("--writers", type=int, default=3)
-    parser.add_argument("--folder", type=Path, help="on the disk to be measured (default: under build/)")
     options = parser.parse_args(arguments)
     if not 1 <= options.writers <= 100:
         parser.error("--writers: 1 to 100")

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from bench.loads import Figure, Load
-from bench.processor import forget_peaks, peak_mib, processor_s
+from bench.peers import figure_of
+from bench.processor import Spent
 from totora.cli.demo_cluster import free_addresses
 
 __all__ = ["Etcd"]
@@ -141,19 +142,9 @@ class _Session:
         command += ["-op", "range" if load.via == "reads" else "put", "-clients", str(load.in_flight)]
         command += ["-connections", str(min(CONNECTIONS_MAX, max(1, load.in_flight // 8)))]
         command += ["-payload", str(load.payload_bytes), "-seconds", str(seconds)]
-        ids = [process.pid for process in self._processes.values()]
-        forget_peaks(ids)
-        before_s = processor_s(ids)
+        spent = Spent(process.pid for process in self._processes.values())
         answer = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
-        cpu_us = (processor_s(ids) - before_s) * 1e6 / max(1, answer["all"])
-        return Figure(
-            answer["per_s"],
-            answer["p50_ms"],
-            answer["p99_ms"],
-            round(cpu_us, 2),
-            answer["failed"],
-            peak_mib(ids),
-        )
+        return figure_of(answer, spent)
 
 
 def _until(find: Callable[[], Found | None]) -> Found:

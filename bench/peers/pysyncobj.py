@@ -21,7 +21,8 @@ from typing import Any, Final, Literal, TypeAlias
 from bench.cluster import Answer, Worker
 from bench.floor import percentile
 from bench.loads import Figure, Load
-from bench.processor import forget_peaks, peak_mib, processor_s
+from bench.peers import figure_of
+from bench.processor import Spent
 from totora.cli.demo_cluster import free_addresses
 
 __all__ = ["PySyncObj"]
@@ -110,19 +111,9 @@ class _Session:
         if load.via != "node" or load.entries != 1:
             raise ValueError(f"PySyncObj is not driven by {load}")
         fields = {"in_flight": load.in_flight, "payload_bytes": load.payload_bytes}
-        ids = [node.process.pid for node in self._nodes.values()]
-        forget_peaks(ids)
-        before_s = processor_s(ids)
+        spent = Spent(node.process.pid for node in self._nodes.values())
         answer = self._nodes[self._leader].ask("load", seconds=seconds, **fields)
-        cpu_us = (processor_s(ids) - before_s) * 1e6 / max(1, answer["all"])
-        return Figure(
-            answer["per_s"],
-            answer["p50_ms"],
-            answer["p99_ms"],
-            round(cpu_us, 2),
-            answer["failed"],
-            peak_mib(ids),
-        )
+        return figure_of(answer, spent)
 
     def fail_over(self) -> float:
         survivors = [node for address, node in self._nodes.items() if address != self._leader]
