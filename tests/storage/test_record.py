@@ -18,6 +18,8 @@ from totora.storage.record import (
     find_record,
     read_record,
 )
+from totora.storage.recovery import _ZEROS, _filled, _last_trace
+from totora.storage.segment import SegmentHeader
 from totora.types import NUMBER_MAX
 
 SALT, SEGMENT, OFFSET = 0x11223345, 7, 5_000
@@ -153,3 +155,12 @@ def test_a_torn_batch_counts_as_what_stands_behind_damage() -> None:
     record = find_record(bytes(torn), 0, SALT, SEGMENT, OFFSET)
     assert record is not None
     assert record.synced == 4_900
+
+
+@pytest.mark.parametrize("zeros", [0, 1, len(_ZEROS) - 1, len(_ZEROS), 3 * len(_ZEROS) + 7])
+@pytest.mark.parametrize("salt", [0x01020304, 0x00020304, 0x00000001])
+def test_a_trace_before_nothing_but_zeros_is_found_whole(zeros: int, salt: int) -> None:
+    """A salt may end with zeros itself: where it ends and where the zeros begin that follow is one place then."""
+    header = SegmentHeader(salt, bytes(16), 1, 0, 0, 1, 0, 0, HardState(), 1 << 20)
+    data = b"\7" * 100 + salt.to_bytes(4, "little") + bytes(zeros)
+    assert _last_trace(data, header, _filled(data)) == 104
