@@ -220,7 +220,7 @@ def status(nodes: dict[NodeId, Address], timeout: float, security: Security, as_
 def transfer(
     nodes: dict[NodeId, Address], target: NodeId | None, timeout: float, security: Security, as_json: bool
 ) -> None:
-    """Have the leader hand over, before its machine is stopped, say. What is asked for meanwhile waits for some milliseconds.
+    """Have the leader hand over, before its machine is stopped, say. What is asked for meanwhile waits for a round of votes.
 
     A node that is stopped by SIGTERM does so by itself.
 
